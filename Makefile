@@ -1,0 +1,45 @@
+# `make demo` and `make test` are all a fresh machine needs: both install what is missing.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+# Lines on a terminal are drawn anew, in a pipe they are plain.
+CARGO ?= cargo
+MINISTACK_ENV := $(CURDIR)/target/ministack
+export PATH := $(MINISTACK_ENV)/bin:$(PATH)
+
+.PHONY: help demo test test-quick fuzz bench check fmt setup valkey ministack
+
+help: ## Lists the targets.
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | column -t -s $$'\t'
+
+setup: valkey ministack ## Installs what the demo and the tests need.
+
+valkey:
+	@infra/dev/install-valkey.sh
+
+ministack:
+	@infra/dev/install-ministack.sh $(MINISTACK_ENV)
+
+demo: valkey ## Runs the main job on real servers for about a minute. ARGS="--seconds 30 --shards 5"
+	$(CARGO) run --release --quiet -p ringtide-worker --features demo --bin ringtide -- demo $(ARGS)
+
+check: ## Formatting, lints, and licences where cargo-deny is installed.
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets --all-features -- -D warnings
+	if command -v cargo-deny >/dev/null; then cargo deny check; else echo "cargo-deny is not installed: licences and advisories were not checked"; fi
+
+test: setup check ## Everything: formatting, lints, tests, doc tests, examples, the short fuzz and the demo.
+	$(CARGO) test --workspace --all-features
+	$(CARGO) build --workspace --examples --all-features
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --all-features --no-deps --quiet
+
+fuzz: valkey ## The protocol's interleaving fuzzer, 1,000,000 schedules. SCHEDULES=… SEED=…
+	RINGTIDE_FUZZ_SCHEDULES=$${SCHEDULES:-1000000} $(CARGO) test --release -p ringtide-tests --test interleavings -- --nocapture
+
+bench: valkey ## All benchmarks; the last lines are the ratios.
+	$(CARGO) bench -p ringtide-tests
+
+fmt: ## Formats the code.
+	$(CARGO) fmt --all

@@ -1,0 +1,77 @@
+//! The closed set of commands that routing yields and ring shards carry out.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::key::{CacheKey, KeySpace};
+use crate::version::Version;
+
+/// What a change asks of one key.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Command {
+    /// The key.
+    pub key: CacheKey,
+    /// Its key space.
+    pub space: Arc<KeySpace>,
+    /// What to do.
+    pub action: Action,
+}
+
+/// What to do with a key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Drop or mark the entry. Without a version ([`Version::NONE`]) always; with one unless the entry is new enough.
+    Invalidate {
+        /// The version after the change.
+        version: Version,
+    },
+    /// Store the new image, where it is newer.
+    Refresh {
+        /// The version after the change; never [`Version::NONE`].
+        version: Version,
+        /// What to store.
+        image: Image,
+        /// Whether it is stored where nothing is cached.
+        populate: bool,
+    },
+}
+
+/// What a refresh stores.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Image {
+    /// The item as plain JSON.
+    Json(Bytes),
+    /// The item was deleted.
+    Deleted,
+}
+
+impl Command {
+    /// An invalidation that drops whatever is cached.
+    #[must_use]
+    pub fn drop_entry(key: CacheKey, space: Arc<KeySpace>) -> Self {
+        Self { key, space, action: Action::Invalidate { version: Version::NONE } }
+    }
+
+    /// Makes one command out of two for the same key, so that carrying it out is as good as carrying out both.
+    #[must_use]
+    pub fn merge(self, later: Command) -> Command {
+        use Action::{Invalidate, Refresh};
+        let action = match (self.action, later.action) {
+            (Invalidate { version: a }, Invalidate { version: b }) if a.is_none() || b.is_none() => {
+                Invalidate { version: Version::NONE }
+            }
+            (Invalidate { version: a }, Invalidate { version: b }) => Invalidate { version: a.max(b) },
+            (Refresh { version: a, image, populate }, Refresh { version: b, .. }) if a > b => {
+                Refresh { version: a, image, populate }
+            }
+            (Refresh { .. }, later @ Refresh { .. }) => later,
+            // An invalidation that meets a refresh comes of another route or of an unreadable image. Which of the two
+            // is newer is not told by versions of different kinds, and dropping is always right.
+            (Invalidate { .. }, Refresh { .. }) | (Refresh { .. }, Invalidate { .. }) => {
+                Invalidate { version: Version::NONE }
+            }
+        };
+        Command { action, ..later }
+    }
+}

@@ -1,0 +1,133 @@
+//! One configuration for worker, Lambda and reader: a TOML file and the environment → [`Config`], every violation at
+//! once.
+
+mod load;
+mod raw;
+mod secret;
+mod validate;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+pub use secret::Secret;
+pub use validate::{ConfigError, Violation};
+
+use crate::key::KeySpace;
+use crate::ring::Membership;
+use crate::route::Route;
+
+/// A valid configuration.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// How AWS is reached.
+    pub aws: Aws,
+    /// How ring shards are reached.
+    pub valkey: Valkey,
+    /// The ring's membership.
+    pub ring: Membership,
+    /// Key spaces by name.
+    pub spaces: BTreeMap<String, Arc<KeySpace>>,
+    /// Routes, in the file's order.
+    pub routes: Vec<Route>,
+    /// The worker's settings.
+    pub worker: Worker,
+    /// The reader's settings.
+    pub reader: Reader,
+}
+
+/// How AWS is reached; what is absent is left to the SDK's own chain.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Aws {
+    /// The region.
+    pub region: Option<String>,
+    /// The endpoint of DynamoDB and its streams, for LocalStack-compatible servers.
+    pub endpoint_url: Option<String>,
+}
+
+/// How every ring shard is reached.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Valkey {
+    /// The ACL user; `None` for the default one.
+    pub username: Option<String>,
+    /// The user's password.
+    pub password: Option<Secret>,
+    /// Whether connections are encrypted.
+    pub tls: bool,
+    /// Certificates in PEM that sign the servers' ones; `None` for the well-known roots.
+    pub ca_file: Option<PathBuf>,
+    /// Connections per ring shard, 1 to 16.
+    pub connections: usize,
+    /// How long one command may take.
+    pub command_timeout: Duration,
+    /// How long connecting may take.
+    pub connect_timeout: Duration,
+}
+
+/// The worker's settings.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Worker {
+    /// The application's name, which is also that of its lease table.
+    pub application: String,
+    /// Where `/healthz`, `/readyz` and `/metrics` are served; `None` for nowhere.
+    pub listen: Option<std::net::SocketAddr>,
+    /// The longest pause between two reads of a stream shard without new records.
+    pub idle_poll: Duration,
+    /// The most reads of a stream shard in a second.
+    pub max_reads_per_second: u32,
+    /// How often the shards of a stream are listed.
+    pub discovery_interval: Duration,
+    /// How often a checkpoint is written while there is progress.
+    pub checkpoint_interval: Duration,
+    /// A stream lease that was not renewed for this long has expired.
+    pub lease_timeout: Duration,
+    /// How long a shutdown may take to deliver what was read.
+    pub drain_timeout: Duration,
+    /// A stream shard that was not read successfully for this long makes the worker unhealthy.
+    pub unhealthy_after: Duration,
+    /// The most commands that wait for one ring shard before it is marked dirty and flushed instead.
+    pub log_capacity: usize,
+    /// The most pages of one stream shard that are under way at once.
+    pub pages_in_flight: usize,
+}
+
+/// The reader's settings.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Reader {
+    /// How long a lease lives without being extended.
+    pub lease_ttl: Duration,
+    /// How long a load may take: a lease is not extended past this, and the load is given up.
+    pub load_timeout: Duration,
+    /// How often a reader tries for a filled entry before it takes the value uncached.
+    pub max_attempts: u32,
+    /// The most concurrent loads on behalf of one ring shard that is down.
+    pub max_fallback_loads: usize,
+    /// The longest value, in bytes, that travels in the message which wakes a waiter.
+    pub inline_max: usize,
+}
+
+impl Default for Reader {
+    fn default() -> Self {
+        Self {
+            lease_ttl: Duration::from_secs(2),
+            load_timeout: Duration::from_secs(30),
+            max_attempts: 4,
+            max_fallback_loads: 64,
+            inline_max: 8 * 1024,
+        }
+    }
+}
+
+impl Config {
+    /// The longest time that an entry of any key space can live, in ms: for that long after a change of the ring's
+    /// membership an old owner may hold it.
+    #[must_use]
+    pub fn longest_ttl_ms(&self) -> u64 {
+        let longest = self.spaces.values().map(|space| space.ttl.max(space.negative_ttl)).max().unwrap_or_default();
+        u64::try_from(longest.as_millis()).unwrap_or(u64::MAX)
+    }
+}
+
+#[cfg(test)]
+mod tests;

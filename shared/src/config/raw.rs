@@ -1,0 +1,135 @@
+//! The configuration as it is written: every field optional, unknown ones collected.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+
+/// Fields that a section does not have.
+pub(super) type Unknown = BTreeMap<String, toml::Value>;
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct RawConfig {
+    pub(super) aws: RawAws,
+    pub(super) valkey: RawValkey,
+    pub(super) ring: RawRing,
+    pub(super) spaces: BTreeMap<String, RawSpace>,
+    pub(super) routes: Vec<RawRoute>,
+    pub(super) worker: RawWorker,
+    pub(super) reader: RawReader,
+    #[serde(flatten)]
+    pub(super) unknown: Unknown,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct RawAws {
+    pub(super) region: Option<String>,
+    pub(super) endpoint_url: Option<String>,
+    #[serde(flatten)]
+    pub(super) unknown: Unknown,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+pub(super) struct RawValkey {
+    pub(super) username: Option<String>,
+    pub(super) password: Option<String>,
+    pub(super) password_file: Option<String>,
+    pub(super) tls: Option<bool>,
+    pub(super) ca_file: Option<String>,
+    pub(super) connections: Option<i64>,
+    pub(super) command_timeout: Option<String>,
+    pub(super) connect_timeout: Option<String>,
+    #[serde(flatten)]
+    pub(super) unknown: Unknown,
+}
+
+impl std::fmt::Debug for RawValkey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RawValkey").finish_non_exhaustive()
+    }
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct RawRing {
+    pub(super) placement: Option<String>,
+    pub(super) epoch: Option<i64>,
+    pub(super) changed_at_ms: Option<i64>,
+    pub(super) shards: Vec<RawShard>,
+    #[serde(flatten)]
+    pub(super) unknown: Unknown,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct RawShard {
+    pub(super) name: Option<String>,
+    pub(super) address: Option<String>,
+    pub(super) weight: Option<i64>,
+    #[serde(flatten)]
+    pub(super) unknown: Unknown,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct RawSpace {
+    pub(super) key: Option<String>,
+    pub(super) mode: Option<String>,
+    pub(super) settle: Option<String>,
+    pub(super) version_attribute: Option<String>,
+    pub(super) consistent_loads: Option<bool>,
+    pub(super) tombstone: Option<String>,
+    pub(super) ttl: Option<String>,
+    pub(super) ttl_jitter: Option<f64>,
+    pub(super) negative_ttl: Option<String>,
+    pub(super) keep_stale: Option<bool>,
+    #[serde(flatten)]
+    pub(super) unknown: Unknown,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct RawRoute {
+    pub(super) table: Option<String>,
+    pub(super) space: Option<String>,
+    pub(super) attributes: BTreeMap<String, String>,
+    pub(super) on: Option<Vec<String>>,
+    pub(super) when_changed: Vec<String>,
+    pub(super) action: Option<String>,
+    pub(super) projection: Option<Vec<String>>,
+    pub(super) populate: Option<bool>,
+    #[serde(flatten)]
+    pub(super) unknown: Unknown,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct RawWorker {
+    pub(super) application: Option<String>,
+    pub(super) listen: Option<String>,
+    pub(super) idle_poll: Option<String>,
+    pub(super) max_reads_per_second: Option<i64>,
+    pub(super) discovery_interval: Option<String>,
+    pub(super) checkpoint_interval: Option<String>,
+    pub(super) lease_timeout: Option<String>,
+    pub(super) drain_timeout: Option<String>,
+    pub(super) unhealthy_after: Option<String>,
+    pub(super) log_capacity: Option<i64>,
+    pub(super) pages_in_flight: Option<i64>,
+    #[serde(flatten)]
+    pub(super) unknown: Unknown,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct RawReader {
+    pub(super) lease_ttl: Option<String>,
+    pub(super) load_timeout: Option<String>,
+    pub(super) max_attempts: Option<i64>,
+    pub(super) max_fallback_loads: Option<i64>,
+    pub(super) inline_max: Option<i64>,
+    #[serde(flatten)]
+    pub(super) unknown: Unknown,
+}

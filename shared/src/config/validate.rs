@@ -1,0 +1,446 @@
+//! Raw configuration → valid configuration, with every violation at once.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::raw::{RawAws, RawConfig, RawReader, RawRing, RawRoute, RawSpace, RawValkey, RawWorker, Unknown};
+use super::{Aws, Config, Reader, Secret, Valkey, Worker};
+use crate::key::{KeySpace, Mode, Template};
+use crate::record::EventName;
+use crate::ring::{Membership, Placement, Ring, ShardName, ShardSpec};
+use crate::route::{Route, RouteAction};
+
+/// One violated rule: where, what, and what to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Violation {
+    /// The place, as the file has it: `routes[0].space`.
+    pub place: String,
+    /// What is wrong there.
+    pub problem: String,
+    /// What to do about it.
+    pub remedy: String,
+}
+
+impl Violation {
+    /// Describes a violation.
+    pub fn new(place: impl Into<String>, problem: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self { place: place.into(), problem: problem.into(), remedy: remedy.into() }
+    }
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}; {}", self.place, self.problem, self.remedy)
+    }
+}
+
+/// A configuration that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("the configuration {} cannot be read: {source}", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The text is not TOML, or a field has another type.
+    #[error("the configuration{} is malformed: {reason}", place(path))]
+    Malformed {
+        /// The file, where it is one.
+        path: Option<PathBuf>,
+        /// Why, with line and column where the reader tells them.
+        reason: String,
+    },
+    /// Rules are violated.
+    #[error("the configuration{} has {} violation{}:{}", place(path), violations.len(), if violations.len() == 1 { "" } else { "s" }, list(violations))]
+    Invalid {
+        /// The file, where it is one.
+        path: Option<PathBuf>,
+        /// Every violation.
+        violations: Vec<Violation>,
+    },
+}
+
+impl ConfigError {
+    pub(super) fn malformed(error: toml::de::Error) -> Self {
+        // The error's own text quotes the line, which may hold a password: only its message and place are kept.
+        Self::Malformed { path: None, reason: error.message().to_owned() }
+    }
+
+    pub(super) fn at(self, file: &Path) -> Self {
+        match self {
+            Self::Malformed { reason, .. } => Self::Malformed { path: Some(file.to_owned()), reason },
+            Self::Invalid { violations, .. } => Self::Invalid { path: Some(file.to_owned()), violations },
+            unreadable @ Self::Unreadable { .. } => unreadable,
+        }
+    }
+
+    /// The violations, where there are any.
+    #[must_use]
+    pub fn violations(&self) -> &[Violation] {
+        match self {
+            Self::Invalid { violations, .. } => violations,
+            Self::Malformed { .. } | Self::Unreadable { .. } => &[],
+        }
+    }
+}
+
+fn place(path: &Option<PathBuf>) -> String {
+    path.as_ref().map(|path| format!(" {}", path.display())).unwrap_or_default()
+}
+
+fn list(violations: &[Violation]) -> String {
+    violations.iter().map(|violation| format!("\n  - {violation}")).collect()
+}
+
+pub(super) fn validate(raw: RawConfig) -> Result<Config, Vec<Violation>> {
+    let mut check = Checker::default();
+    check.unknown("", &raw.unknown);
+    let aws = check.aws(raw.aws);
+    let valkey = check.valkey(raw.valkey);
+    let ring = check.ring(raw.ring);
+    let spaces: BTreeMap<String, Option<Arc<KeySpace>>> = raw
+        .spaces
+        .into_iter()
+        .map(|(name, space)| {
+            let valid = check.space(&name, space).map(Arc::new);
+            (name, valid)
+        })
+        .collect();
+    let routes: Vec<Route> =
+        raw.routes.into_iter().enumerate().filter_map(|(index, route)| check.route(index, route, &spaces)).collect();
+    check.one_item_spaces(&routes);
+    let worker = check.worker(raw.worker);
+    let reader = check.reader(raw.reader);
+    if !check.violations.is_empty() {
+        return Err(check.violations);
+    }
+    let spaces = spaces.into_iter().filter_map(|(name, space)| space.map(|space| (name, space))).collect();
+    Ok(Config { aws, valkey, ring, spaces, routes, worker, reader })
+}
+
+/// Collects violations; every method returns a usable value in any case, so that the next rule can be checked too.
+#[derive(Default)]
+struct Checker {
+    violations: Vec<Violation>,
+}
+
+impl Checker {
+    fn refuse(&mut self, place: impl Into<String>, problem: impl Into<String>, remedy: impl Into<String>) {
+        self.violations.push(Violation::new(place, problem, remedy));
+    }
+
+    fn unknown(&mut self, section: &str, unknown: &Unknown) {
+        for name in unknown.keys() {
+            let place = if section.is_empty() { name.clone() } else { format!("{section}.{name}") };
+            self.refuse(place, "there is no such setting", "check its spelling, or remove it");
+        }
+    }
+
+    fn duration(&mut self, place: &str, raw: Option<String>, default: Duration) -> Duration {
+        let Some(text) = raw else { return default };
+        match parse_duration(&text) {
+            Some(duration) if !duration.is_zero() => duration,
+            Some(_) | None => {
+                self.refuse(place, format!("{text:?} is not a duration"), "write for example \"250ms\", \"10s\", \"5m\" or \"1h\"");
+                default
+            }
+        }
+    }
+
+    fn whole<T: TryFrom<i64>>(&mut self, place: &str, raw: Option<i64>, range: std::ops::RangeInclusive<i64>, default: T) -> T {
+        let Some(number) = raw else { return default };
+        match T::try_from(number) {
+            Ok(value) if range.contains(&number) => value,
+            Ok(_) | Err(_) => {
+                self.refuse(place, format!("{number} is out of range"), format!("use {} to {}", range.start(), range.end()));
+                default
+            }
+        }
+    }
+
+    fn aws(&mut self, raw: RawAws) -> Aws {
+        self.unknown("aws", &raw.unknown);
+        if let Some(url) = &raw.endpoint_url
+            && !(url.starts_with("http://") || url.starts_with("https://"))
+        {
+            self.refuse("aws.endpoint_url", format!("{url:?} is not an HTTP address"), "write for example \"http://127.0.0.1:4566\"");
+        }
+        Aws { region: raw.region, endpoint_url: raw.endpoint_url }
+    }
+
+    fn valkey(&mut self, raw: RawValkey) -> Valkey {
+        self.unknown("valkey", &raw.unknown);
+        let password = match (raw.password, raw.password_file) {
+            (Some(_), Some(_)) => {
+                self.refuse("valkey.password_file", "the password is given twice", "give valkey.password (by RINGTIDE_VALKEY_PASSWORD) or valkey.password_file");
+                None
+            }
+            (Some(password), None) => Some(Secret::new(password)),
+            (None, Some(path)) => match std::fs::read_to_string(&path) {
+                Ok(text) => Some(Secret::new(text.trim_end_matches(['\r', '\n']).to_owned())),
+                Err(error) => {
+                    self.refuse("valkey.password_file", format!("{path} cannot be read: {error}"), "name a file that this process may read");
+                    None
+                }
+            },
+            (None, None) => None,
+        };
+        if raw.username.is_some() && password.is_none() {
+            self.refuse("valkey.username", "a user without a password", "set RINGTIDE_VALKEY_PASSWORD or valkey.password_file");
+        }
+        Valkey {
+            username: raw.username,
+            password,
+            tls: raw.tls.unwrap_or(false),
+            ca_file: raw.ca_file.map(PathBuf::from),
+            connections: self.whole("valkey.connections", raw.connections, 1..=16, 1),
+            command_timeout: self.duration("valkey.command_timeout", raw.command_timeout, Duration::from_millis(500)),
+            connect_timeout: self.duration("valkey.connect_timeout", raw.connect_timeout, Duration::from_secs(2)),
+        }
+    }
+
+    fn ring(&mut self, raw: RawRing) -> Membership {
+        self.unknown("ring", &raw.unknown);
+        let placement = raw.placement.map_or(Placement::default(), |text| {
+            text.parse().unwrap_or_else(|_| {
+                self.refuse("ring.placement", format!("{text:?} is not a placement"), "use ringtide, skipper or go-redis");
+                Placement::default()
+            })
+        });
+        let mut shards = Vec::new();
+        for (index, shard) in raw.shards.into_iter().enumerate() {
+            let place = format!("ring.shards[{index}]");
+            self.unknown(&place, &shard.unknown);
+            let weight = self.whole(&format!("{place}.weight"), shard.weight, 1..=1000, 1);
+            match (shard.name, shard.address) {
+                (Some(name), Some(address)) => {
+                    shards.push(ShardSpec { name: ShardName::from(name.as_str()), address, weight });
+                }
+                (name, _) => {
+                    let missing = if name.is_none() { "name" } else { "address" };
+                    self.refuse(format!("{place}.{missing}"), format!("the ring shard has no {missing}"), "write name = \"a\" and address = \"host:6379\"");
+                }
+            }
+        }
+        let membership = Membership {
+            epoch: self.whole("ring.epoch", raw.epoch, 1..=i64::MAX, 1),
+            changed_at_ms: self.whole("ring.changed_at_ms", raw.changed_at_ms, 0..=i64::MAX, 0),
+            placement,
+            shards,
+        };
+        if let Err(errors) = Ring::new(membership.clone()) {
+            for error in errors {
+                self.refuse("ring", error.to_string(), "mend [[ring.shards]]");
+            }
+        }
+        membership
+    }
+
+    fn space(&mut self, name: &str, raw: RawSpace) -> Option<KeySpace> {
+        let section = format!("spaces.{name}");
+        let at = |field: &str| format!("{section}.{field}");
+        self.unknown(&section, &raw.unknown);
+        let template = match raw.key.as_deref().map(Template::parse) {
+            Some(Ok(template)) if template.prefix().is_empty() => {
+                self.refuse(at("key"), "the template begins with a placeholder, so that its keys cannot be told from others", "begin it with a text of its own, for example \"product:{pk}\"");
+                None
+            }
+            Some(Ok(template)) => Some(template),
+            Some(Err(error)) => {
+                self.refuse(at("key"), error.to_string(), "write for example key = \"product:{pk}\"");
+                None
+            }
+            None => {
+                self.refuse(at("key"), "the key space has no key template", "write for example key = \"product:{pk}\"");
+                None
+            }
+        };
+        let mode_name = raw.mode.as_deref().unwrap_or("plain");
+        let only_in = |check: &mut Self, set: bool, field: &str, mode: &str| {
+            if set && mode_name != mode {
+                check.refuse(at(field), format!("{field} has no meaning in mode {mode_name}"), format!("remove it, or use mode = \"{mode}\""));
+            }
+        };
+        only_in(self, raw.settle.is_some(), "settle", "settle");
+        only_in(self, raw.version_attribute.is_some(), "version_attribute", "versioned");
+        only_in(self, raw.consistent_loads.is_some(), "consistent_loads", "versioned");
+        only_in(self, raw.tombstone.is_some(), "tombstone", "versioned");
+        let settle = self.duration(&at("settle"), raw.settle, Duration::from_secs(2));
+        let tombstone = self.duration(&at("tombstone"), raw.tombstone, Duration::from_secs(10));
+        let mode = match (mode_name, raw.version_attribute) {
+            ("plain", _) => Mode::Plain,
+            ("settle", _) => Mode::Settle { after: settle },
+            ("versioned", Some(attribute)) if !attribute.is_empty() => Mode::Versioned {
+                attribute,
+                tombstone: (!raw.consistent_loads.unwrap_or(true)).then_some(tombstone),
+            },
+            ("versioned", _) => {
+                self.refuse(at("version_attribute"), "mode versioned needs the attribute that holds the version", "write version_attribute = \"version\"");
+                Mode::Plain
+            }
+            (other, _) => {
+                self.refuse(at("mode"), format!("{other:?} is not a mode"), "use plain, settle or versioned");
+                Mode::Plain
+            }
+        };
+        let ttl_jitter = raw.ttl_jitter.unwrap_or(0.1);
+        if !(0.0..=0.9).contains(&ttl_jitter) {
+            self.refuse(at("ttl_jitter"), format!("{ttl_jitter} is out of range"), "use a part of the time to live, 0 to 0.9");
+        }
+        let ttl = self.duration(&at("ttl"), raw.ttl, Duration::from_secs(3600));
+        let negative_ttl = self.duration(&at("negative_ttl"), raw.negative_ttl, Duration::from_secs(60));
+        Some(KeySpace {
+            name: name.into(),
+            template: template?,
+            mode,
+            ttl,
+            ttl_jitter,
+            negative_ttl,
+            keep_stale: raw.keep_stale.unwrap_or(false),
+        })
+    }
+
+    fn route(&mut self, index: usize, raw: RawRoute, spaces: &BTreeMap<String, Option<Arc<KeySpace>>>) -> Option<Route> {
+        let section = format!("routes[{index}]");
+        let at = |field: &str| format!("{section}.{field}");
+        self.unknown(&section, &raw.unknown);
+        if raw.table.as_deref().is_none_or(str::is_empty) {
+            self.refuse(at("table"), "the route names no table", "write table = \"products\"");
+        }
+        let space = match raw.space.as_deref().map(|name| (name, spaces.get(name))) {
+            Some((_, Some(space))) => space.clone(),
+            Some((name, None)) => {
+                self.refuse(at("space"), format!("there is no key space {name:?}"), format!("define [spaces.{name}], or use one of: {}", spaces.keys().cloned().collect::<Vec<_>>().join(", ")));
+                None
+            }
+            None => {
+                self.refuse(at("space"), "the route names no key space", "write space = \"product\"");
+                None
+            }
+        };
+        let on = self.events(&at("on"), raw.on);
+        let action = match raw.action.as_deref().unwrap_or("invalidate") {
+            "refresh" => RouteAction::Refresh { projection: raw.projection.clone(), populate: raw.populate.unwrap_or(false) },
+            action => {
+                if action != "invalidate" {
+                    self.refuse(at("action"), format!("{action:?} is not an action"), "use invalidate or refresh");
+                }
+                for (field, set) in [("projection", raw.projection.is_some()), ("populate", raw.populate.is_some())] {
+                    if set {
+                        self.refuse(at(field), format!("{field} has no meaning for the action invalidate"), "remove it, or use action = \"refresh\"");
+                    }
+                }
+                RouteAction::Invalidate
+            }
+        };
+        if raw.projection.as_ref().is_some_and(Vec::is_empty) {
+            self.refuse(at("projection"), "the projection is empty", "name attributes, or remove it to store all of them");
+        }
+        let space = space?;
+        for placeholder in raw.attributes.keys() {
+            if !space.template.attributes().any(|name| name == placeholder) {
+                self.refuse(at("attributes"), format!("the template {:?} has no placeholder {placeholder:?}", space.template.to_string()), "use the names that the template has in braces");
+            }
+        }
+        let attributes = space
+            .template
+            .attributes()
+            .map(|name| raw.attributes.get(name).cloned().unwrap_or_else(|| name.to_owned()))
+            .collect();
+        Some(Route { place: section, table: raw.table?, space, attributes, on, when_changed: raw.when_changed, action })
+    }
+
+    fn events(&mut self, place: &str, raw: Option<Vec<String>>) -> Vec<EventName> {
+        let Some(names) = raw else { return EventName::ALL.to_vec() };
+        let mut events = Vec::new();
+        for name in &names {
+            match EventName::parse(name) {
+                Some(event) => events.push(event),
+                None => self.refuse(place, format!("{name:?} is not an event"), "use INSERT, MODIFY and REMOVE"),
+            }
+        }
+        if names.is_empty() {
+            self.refuse(place, "no event is named", "name some of INSERT, MODIFY and REMOVE, or remove it for all");
+        }
+        events
+    }
+
+    /// Versions are compared for one item only, so that a key space which compares them has one table that feeds it.
+    fn one_item_spaces(&mut self, routes: &[Route]) {
+        for route in routes.iter().filter(|route| route.compares_versions()) {
+            if let Some(other) = routes.iter().find(|other| other.space.name == route.space.name && other.table != route.table) {
+                self.refuse(
+                    &route.place,
+                    format!("the key space {:?} compares versions, and {} feeds it from another table, {:?}", &*route.space.name, other.place, other.table),
+                    "give each table a key space of its own, or use mode = \"plain\" and action = \"invalidate\"",
+                );
+            }
+        }
+    }
+
+    fn worker(&mut self, raw: RawWorker) -> Worker {
+        self.unknown("worker", &raw.unknown);
+        let application = raw.application.unwrap_or_else(|| "ringtide".to_owned());
+        let table_name = |b: u8| b.is_ascii_alphanumeric() || b"_.-".contains(&b);
+        if !(3..=255).contains(&application.len()) || !application.bytes().all(table_name) {
+            self.refuse("worker.application", format!("{application:?} cannot be the name of a DynamoDB table"), "use 3 to 255 letters, digits, \"_\", \".\" and \"-\"");
+        }
+        let listen = raw.listen.as_deref().unwrap_or("127.0.0.1:9464");
+        let listen = if listen.is_empty() { None } else { listen.parse::<SocketAddr>().map_err(|_| ()).map_or_else(|()| {
+            self.refuse("worker.listen", format!("{listen:?} is not an address"), "write for example \"0.0.0.0:9464\", or \"\" for none");
+            None
+        }, Some) };
+        Worker {
+            application,
+            listen,
+            idle_poll: self.duration("worker.idle_poll", raw.idle_poll, Duration::from_millis(500)),
+            max_reads_per_second: self.whole("worker.max_reads_per_second", raw.max_reads_per_second, 1..=1000, 10),
+            discovery_interval: self.duration("worker.discovery_interval", raw.discovery_interval, Duration::from_secs(30)),
+            checkpoint_interval: self.duration("worker.checkpoint_interval", raw.checkpoint_interval, Duration::from_secs(1)),
+            lease_timeout: self.duration("worker.lease_timeout", raw.lease_timeout, Duration::from_secs(10)),
+            drain_timeout: self.duration("worker.drain_timeout", raw.drain_timeout, Duration::from_secs(20)),
+            unhealthy_after: self.duration("worker.unhealthy_after", raw.unhealthy_after, Duration::from_secs(60)),
+            log_capacity: self.whole("worker.log_capacity", raw.log_capacity, 1_000..=10_000_000, 200_000),
+            pages_in_flight: self.whole("worker.pages_in_flight", raw.pages_in_flight, 1..=1_000, 32),
+        }
+    }
+
+    fn reader(&mut self, raw: RawReader) -> Reader {
+        self.unknown("reader", &raw.unknown);
+        let default = Reader::default();
+        let reader = Reader {
+            lease_ttl: self.duration("reader.lease_ttl", raw.lease_ttl, default.lease_ttl),
+            load_timeout: self.duration("reader.load_timeout", raw.load_timeout, default.load_timeout),
+            max_attempts: self.whole("reader.max_attempts", raw.max_attempts, 1..=100, default.max_attempts),
+            max_fallback_loads: self.whole("reader.max_fallback_loads", raw.max_fallback_loads, 1..=100_000, default.max_fallback_loads),
+            inline_max: self.whole("reader.inline_max", raw.inline_max, 0..=1_048_576, default.inline_max),
+        };
+        if reader.lease_ttl < Duration::from_millis(100) {
+            self.refuse("reader.lease_ttl", "a lease shorter than 100ms expires while it is being extended", "use 1s or more");
+        }
+        reader
+    }
+}
+
+/// Reads `250ms`, `10s`, `5m`, `1h`, `7d`.
+fn parse_duration(text: &str) -> Option<Duration> {
+    let unit_at = text.find(|c: char| !c.is_ascii_digit())?;
+    let (number, unit) = text.split_at(unit_at);
+    let number: u64 = number.parse().ok()?;
+    let ms = match unit {
+        "ms" => 1,
+        "s" => 1_000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        "d" => 86_400_000,
+        _ => return None,
+    };
+    number.checked_mul(ms).map(Duration::from_millis)
+}

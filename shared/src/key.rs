@@ -1,0 +1,139 @@
+//! Cache keys and key spaces: the only place where a key is rendered.
+
+mod space;
+mod template;
+
+use std::fmt;
+use std::sync::Arc;
+
+pub use space::{KeySpace, Mode};
+pub use template::{KeyPart, Template, TemplateError};
+
+/// The longest key that is rendered, in bytes.
+pub const MAX_KEY_LEN: usize = 8 * 1024;
+
+/// The name of an entry: UTF-8, at most [`MAX_KEY_LEN`] bytes, cheap to clone.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct CacheKey(Arc<str>);
+
+/// A key that cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum KeyError {
+    /// Keys are UTF-8; bytes go through a template, which renders them in base64url.
+    #[error("the key is not UTF-8 (byte {at}); render bytes through a key template, which encodes them")]
+    NotUtf8 {
+        /// The offset of the first byte that is not UTF-8.
+        at: usize,
+    },
+    /// The key has no byte.
+    #[error("the key is empty")]
+    Empty,
+    /// The key is too long.
+    #[error("the key has {len} bytes, and at most {MAX_KEY_LEN} are allowed")]
+    TooLong {
+        /// Its length in bytes.
+        len: usize,
+    },
+    /// The number of values is not that of the template's placeholders.
+    #[error("the template {template:?} has {expected} placeholders, and {given} values were given")]
+    Parts {
+        /// The template.
+        template: String,
+        /// Its placeholders.
+        expected: usize,
+        /// The values given.
+        given: usize,
+    },
+}
+
+impl CacheKey {
+    /// Takes a text as it is.
+    ///
+    /// # Errors
+    /// [`KeyError::Empty`] and [`KeyError::TooLong`].
+    pub fn new(text: impl Into<Arc<str>>) -> Result<Self, KeyError> {
+        let text = text.into();
+        match text.len() {
+            0 => Err(KeyError::Empty),
+            len if len > MAX_KEY_LEN => Err(KeyError::TooLong { len }),
+            _ => Ok(Self(text)),
+        }
+    }
+
+    /// Takes bytes that are UTF-8.
+    ///
+    /// # Errors
+    /// [`KeyError`]; nothing is replaced or cut.
+    pub fn from_utf8(bytes: &[u8]) -> Result<Self, KeyError> {
+        let text = std::str::from_utf8(bytes).map_err(|e| KeyError::NotUtf8 { at: e.valid_up_to() })?;
+        Self::new(text)
+    }
+
+    /// The key as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The key as bytes.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        self.0.as_bytes()
+    }
+
+    /// The name of the key's lock, on the same ring shard and, on a Valkey Cluster, in the same cluster slot:
+    /// `lock:{K}`, or `lock:` + `K` where `K` already carries a hash tag.
+    #[must_use]
+    pub fn lock(&self) -> String {
+        match hash_tag(self.as_str()) {
+            Some(_) => format!("lock:{}", self.0),
+            None => format!("lock:{{{}}}", self.0),
+        }
+    }
+}
+
+/// The part of a key that Valkey Cluster hashes, where the key has one: what stands between the first `{` and the
+/// next `}`, if that is not empty.
+#[must_use]
+pub fn hash_tag(key: &str) -> Option<&str> {
+    let (_, after) = key.split_once('{')?;
+    let (tag, _) = after.split_once('}')?;
+    (!tag.is_empty()).then_some(tag)
+}
+
+impl fmt::Display for CacheKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for CacheKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lock_carries_its_keys_hash_tag() {
+        for (key, lock) in [
+            ("product:42", "lock:{product:42}"),
+            ("{user:7}:cart", "lock:{user:7}:cart"),
+            ("a{}b", "lock:{a{}b}"),
+            ("a}b", "lock:{a}b}"),
+        ] {
+            assert_eq!(CacheKey::new(key).unwrap().lock(), lock);
+        }
+    }
+
+    #[test]
+    fn a_key_that_is_not_utf8_is_refused_with_its_place() {
+        assert_eq!(CacheKey::from_utf8(b"ab\xff"), Err(KeyError::NotUtf8 { at: 2 }));
+        assert_eq!(CacheKey::from_utf8(b"ab").unwrap().as_str(), "ab");
+        assert_eq!(CacheKey::new(""), Err(KeyError::Empty));
+        assert_eq!(CacheKey::new("x".repeat(MAX_KEY_LEN + 1)), Err(KeyError::TooLong { len: MAX_KEY_LEN + 1 }));
+    }
+}

@@ -1,0 +1,33 @@
+//! What Ringtide's readers and invalidators share: the cache protocol, the ring and the pipeline.
+//!
+//! ```text
+//! record -> decode -> route -> command -> ring -> Valkey -> watermark      (worker, lambda)
+//! key    -> lookup -> lease -> load -> fill                                (reader)
+//! ```
+//!
+//! # Layout
+//! - [`record`]: the neutral change record, its sequence number and its lazily decoded images
+//! - [`version`]: what entries and floors are compared by
+//! - [`key`]: cache keys, key templates and key spaces; the only place where a key is rendered
+//! - [`route`]: record × routes → commands, pure
+//! - [`command`]: the closed set of commands
+//! - [`ring`]: key → ring shard, pure
+//! - [`entry`]: the entry's header
+//! - [`valkey`]: connections to ring shards and every script
+//! - [`pipeline`]: decode → route → coalesce → place → deliver
+//! - [`watermark`]: the contiguous prefix that has been delivered
+//! - [`config`]: the file and the environment → a valid configuration, every violation at once
+//! - [`metrics`]: names and labels, once
+
+pub mod command;
+pub mod config;
+pub mod entry;
+pub mod key;
+pub mod metrics;
+pub mod pipeline;
+pub mod record;
+pub mod ring;
+pub mod route;
+pub mod valkey;
+pub mod version;
+pub mod watermark;

@@ -1,0 +1,85 @@
+//! Names and labels of every metric, once; the edges choose where they go.
+//!
+//! Counters end in `_total`, durations are in seconds, ages and sizes are gauges. Labels hold names of tables, key
+//! spaces and ring shards, never keys.
+
+use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
+
+/// Label: the table's name.
+pub const TABLE: &str = "table";
+/// Label: the key space's name.
+pub const SPACE: &str = "space";
+/// Label: the ring shard's name.
+pub const RING_SHARD: &str = "ring_shard";
+/// Label: the stream shard's id.
+pub const STREAM_SHARD: &str = "stream_shard";
+/// Label: how something ended.
+pub const OUTCOME: &str = "outcome";
+/// Label: why something happened.
+pub const REASON: &str = "reason";
+
+macro_rules! names {
+    ($($(#[doc = $doc:literal])* $kind:ident $name:ident = $text:literal, $unit:ident, $help:literal;)*) => {
+        $(
+            #[doc = concat!($help, ".")]
+            pub const $name: &str = $text;
+        )*
+
+        /// Tells the recorder what each metric means.
+        pub fn describe() {
+            $($kind!($name, Unit::$unit, $help);)*
+        }
+    };
+}
+
+names! {
+    // The pipeline.
+    describe_counter PIPELINE_RECORDS = "ringtide_pipeline_records_total", Count, "Change records taken in, by table";
+    describe_counter PIPELINE_COMMANDS = "ringtide_pipeline_commands_total", Count, "Commands after coalescing, by ring shard";
+    describe_counter PIPELINE_COALESCED = "ringtide_pipeline_coalesced_total", Count, "Commands that another one for the same key of the page stands for";
+    describe_counter PIPELINE_UNROUTED = "ringtide_pipeline_unrouted_total", Count, "Records no route wanted, by table";
+    describe_counter PIPELINE_UNRENDERABLE = "ringtide_pipeline_unrenderable_total", Count, "Keys that cannot be rendered, so that no reader can have cached them, by key space";
+    describe_counter PIPELINE_VERSION_MISSING = "ringtide_pipeline_version_missing_total", Count, "Records of versioned key spaces without a usable version, which drop the entry, by key space";
+    describe_counter PIPELINE_KEYS_ONLY = "ringtide_pipeline_keys_only_total", Count, "Records whose images cannot be decoded and that were routed by their keys, by table";
+    describe_counter PIPELINE_PARKED = "ringtide_pipeline_parked_total", Count, "Records that could not be turned into all of their commands, by table";
+    describe_histogram PIPELINE_SUBMIT = "ringtide_pipeline_submit_seconds", Seconds, "From taking in a page until all of its commands are queued";
+    describe_counter APPLIED = "ringtide_applied_total", Count, "Commands carried out, by ring shard and by what they did";
+    describe_counter DELIVERY_RETRIES = "ringtide_delivery_retries_total", Count, "Batches that had to be sent again, by ring shard";
+    describe_gauge DELIVERY_PENDING = "ringtide_delivery_pending", Count, "Commands that wait for a ring shard";
+    describe_gauge DELIVERY_DIRTY = "ringtide_delivery_dirty", Count, "1 while a ring shard has to be flushed before it is delivered to again";
+    describe_counter FLUSHES = "ringtide_flushes_total", Count, "Flushes of key spaces on a ring shard, by ring shard and reason";
+    describe_counter FLUSHED_KEYS = "ringtide_flushed_keys_total", Count, "Names removed by flushes, by ring shard";
+
+    // Ring shards.
+    describe_gauge SHARD_UP = "ringtide_ring_shard_up", Count, "1 while a ring shard is connected";
+    describe_counter SHARD_CONNECTS = "ringtide_ring_shard_connects_total", Count, "Connections made to a ring shard";
+    describe_counter SHARD_ERRORS = "ringtide_ring_shard_errors_total", Count, "Failed commands, by ring shard and reason";
+    describe_counter FOREIGN_VALUES = "ringtide_foreign_values_total", Count, "Values under cached keys that are not entries, by reason";
+    describe_counter INBOX_UNREADABLE = "ringtide_inbox_unreadable_total", Count, "Messages to an inbox that cannot be read";
+
+    // The stream consumer.
+    describe_counter STREAM_READS = "ringtide_stream_reads_total", Count, "GetRecords calls, by table and outcome";
+    describe_counter STREAM_RECORDS = "ringtide_stream_records_total", Count, "Records read, by table";
+    describe_gauge STREAM_AGE = "ringtide_stream_age_seconds", Seconds, "Age of the newest record read, 0 where the stream shard is read to its end; DynamoDB rounds to seconds";
+    describe_gauge STREAM_SHARDS_OPEN = "ringtide_stream_shards_open", Count, "Stream shards being read, by table";
+    describe_counter STREAM_SHARDS_ENDED = "ringtide_stream_shards_ended_total", Count, "Stream shards read to their end, by table";
+    describe_counter STREAM_ERRORS = "ringtide_stream_errors_total", Count, "Failed calls of DynamoDB Streams, by table and reason";
+    describe_counter DISCOVERIES = "ringtide_stream_discoveries_total", Count, "Listings of a stream's shards, by table and outcome";
+    describe_counter CHECKPOINTS = "ringtide_checkpoints_total", Count, "Checkpoints written, by table and outcome";
+    describe_counter LEASE_CHANGES = "ringtide_stream_lease_changes_total", Count, "Stream leases taken, renewed, lost and released, by outcome";
+    describe_counter GAPS = "ringtide_gaps_total", Count, "Gaps in a stream: records lost to this consumer, by table and reason";
+    describe_counter TTL_DELETIONS = "ringtide_ttl_deletions_total", Count, "Deletions by DynamoDB's time to live, by table";
+
+    // The reader.
+    describe_counter READER_HITS = "ringtide_reader_hits_total", Count, "Reads answered by a cached value, by key space";
+    describe_counter READER_NEGATIVES = "ringtide_reader_negatives_total", Count, "Reads answered by a cached absence, by key space";
+    describe_counter READER_MISSES = "ringtide_reader_misses_total", Count, "Reads that found no usable entry, by key space and reason";
+    describe_counter READER_JOINED = "ringtide_reader_joined_total", Count, "Misses that joined a load of this process, by key space";
+    describe_counter READER_LOADS = "ringtide_reader_loads_total", Count, "Loads, by key space and outcome";
+    describe_histogram READER_LOAD_TIME = "ringtide_reader_load_seconds", Seconds, "Duration of loads, by key space";
+    describe_counter READER_LEASES = "ringtide_reader_leases_total", Count, "Lease calls, by key space and outcome";
+    describe_counter READER_FILLS = "ringtide_reader_fills_total", Count, "Fill calls, by key space and outcome";
+    describe_counter READER_FALLBACKS = "ringtide_reader_fallbacks_total", Count, "Reads answered past a ring shard that failed, by key space";
+    describe_counter READER_UNCACHED = "ringtide_reader_uncached_total", Count, "Values returned uncached after the last attempt, by key space";
+    describe_histogram READER_WAKE_TIME = "ringtide_reader_wake_seconds", Seconds, "How long waiters waited for another process's load";
+}

@@ -1,0 +1,226 @@
+//! A page of records → batches of commands for each ring shard. Pure.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::command::{Action, Command};
+use crate::key::{CacheKey, Mode};
+use crate::record::{ChangeRecord, SequenceNumber, UnreadableRecord};
+use crate::ring::{RingHistory, ShardName};
+use crate::route::{Routed, Router};
+use crate::valkey::BATCH;
+
+/// What a page asks of the ring.
+#[derive(Debug, Default)]
+pub struct Plan {
+    /// Commands by ring shard, at most [`BATCH`] each; no key stands in two batches of one shard.
+    pub batches: Vec<Batch>,
+    /// Records that could not be turned into all of their commands.
+    pub parked: Vec<Parked>,
+    /// What there is to count.
+    pub counts: Counts,
+}
+
+/// Commands for one ring shard.
+#[derive(Clone, Debug)]
+pub struct Batch {
+    /// The ring shard.
+    pub shard: ShardName,
+    /// The commands, one a key.
+    pub commands: Arc<[Command]>,
+    /// The first record of the page that some command comes from.
+    pub first_record: usize,
+    /// The batch is to be carried out once more this long after the first time.
+    pub settle: Option<Duration>,
+}
+
+/// A record that could not be turned into all of its commands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Parked {
+    /// Its table, where that is known.
+    pub table: Option<String>,
+    /// Its place in the stream, where that is known.
+    pub sequence: Option<SequenceNumber>,
+    /// Why.
+    pub reason: String,
+}
+
+/// What there is to count of a page.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Records by table.
+    pub records: HashMap<String, u64>,
+    /// Records that no route wanted, by table.
+    pub unrouted: HashMap<String, u64>,
+    /// Records routed by their keys alone, by table.
+    pub keys_only: HashMap<String, u64>,
+    /// Keys that could not be rendered, by key space.
+    pub unrenderable: HashMap<Arc<str>, u64>,
+    /// Records without a usable version, by key space.
+    pub version_missing: HashMap<Arc<str>, u64>,
+    /// Deletions by DynamoDB's time to live, by table.
+    pub ttl_deletions: HashMap<String, u64>,
+    /// Commands that another one for the same key stands for.
+    pub coalesced: u64,
+}
+
+/// Turns a page into batches, in the order in which its keys first occur.
+///
+/// Commands for one key of the page become one. Each goes to every ring shard that may hold its key at `now_ms`.
+#[must_use]
+pub fn plan(
+    router: &Router,
+    ring: &RingHistory,
+    now_ms: u64,
+    page: &[Result<ChangeRecord, UnreadableRecord>],
+) -> Plan {
+    let mut plan = Plan::default();
+    let mut coalesced = Coalesced::with_capacity(page.len());
+    for (index, record) in page.iter().enumerate() {
+        match record {
+            Ok(record) => {
+                let routed = router.route(record, &mut |command| coalesced.push(command, index));
+                plan.note(record, routed);
+            }
+            Err(unreadable) => plan.parked.push(Parked {
+                table: unreadable.table.clone(),
+                sequence: unreadable.sequence,
+                reason: unreadable.reason.clone(),
+            }),
+        }
+    }
+    plan.counts.coalesced = coalesced.merged;
+    plan.batches = place(ring, now_ms, coalesced.commands);
+    plan
+}
+
+impl Plan {
+    /// The number of commands.
+    #[must_use]
+    pub fn commands(&self) -> usize {
+        self.batches.iter().map(|batch| batch.commands.len()).sum()
+    }
+
+    fn note(&mut self, record: &ChangeRecord, routed: Routed) {
+        let counts = &mut self.counts;
+        let table = &record.stream.table;
+        count(&mut counts.records, table);
+        if record.ttl_deletion {
+            count(&mut counts.ttl_deletions, table);
+        }
+        if !routed.known_table {
+            count(&mut counts.unrouted, table);
+        }
+        for space in routed.unrenderable {
+            *counts.unrenderable.entry(space).or_default() += 1;
+        }
+        for space in routed.version_missing {
+            *counts.version_missing.entry(space).or_default() += 1;
+        }
+        let Some(error) = routed.keys_only else { return };
+        count(&mut counts.keys_only, table);
+        if !routed.unreachable.is_empty() {
+            self.parked.push(Parked {
+                table: Some(table.clone()),
+                sequence: Some(record.sequence),
+                reason: format!("{error}, and its keys do not lead to the keys of {}", routed.unreachable.join(", ")),
+            });
+        }
+    }
+}
+
+fn count(counts: &mut HashMap<String, u64>, table: &str) {
+    match counts.get_mut(table) {
+        Some(count) => *count += 1,
+        None => {
+            counts.insert(table.to_owned(), 1);
+        }
+    }
+}
+
+/// Commands of a page, one a key, in the order in which the keys first occur.
+struct Coalesced {
+    places: HashMap<CacheKey, usize, BuildXxh3>,
+    commands: Vec<(Command, usize)>,
+    merged: u64,
+}
+
+type BuildXxh3 = xxhash_rust::xxh3::Xxh3DefaultBuilder;
+
+impl Coalesced {
+    fn with_capacity(records: usize) -> Self {
+        Self {
+            places: HashMap::with_capacity_and_hasher(records, BuildXxh3::default()),
+            commands: Vec::with_capacity(records),
+            merged: 0,
+        }
+    }
+
+    fn push(&mut self, command: Command, record: usize) {
+        match self.places.entry(command.key.clone()) {
+            Entry::Vacant(vacant) => {
+                vacant.insert(self.commands.len());
+                self.commands.push((command, record));
+            }
+            Entry::Occupied(occupied) => {
+                if let Some((earlier, _)) = self.commands.get_mut(*occupied.get()) {
+                    *earlier = earlier.clone().merge(command);
+                    self.merged += 1;
+                }
+            }
+        }
+    }
+}
+
+/// Commands that travel in one batch: those that settle are carried out twice, and refreshes keep their order.
+#[derive(Clone, PartialEq, Eq, Hash)]
+struct Lot {
+    shard: ShardName,
+    settle: Option<Duration>,
+    refresh: bool,
+}
+
+fn place(ring: &RingHistory, now_ms: u64, commands: Vec<(Command, usize)>) -> Vec<Batch> {
+    let mut lots: Vec<(Lot, Vec<Command>, usize)> = Vec::new();
+    let mut batches = Vec::new();
+    for (command, record) in commands {
+        let settle = match command.space.mode {
+            Mode::Settle { after } => Some(after),
+            Mode::Plain | Mode::Versioned { .. } => None,
+        };
+        let refresh = matches!(command.action, Action::Refresh { .. });
+        let owners = ring.owners(command.key.as_bytes(), now_ms);
+        for shard in owners.iter() {
+            let same = |lot: &Lot| lot.shard == *shard && lot.settle == settle && lot.refresh == refresh;
+            let index = match lots.iter().position(|(lot, _, _)| same(lot)) {
+                Some(index) => index,
+                None => {
+                    let lot = Lot { shard: shard.clone(), settle, refresh };
+                    lots.push((lot, Vec::with_capacity(BATCH), record));
+                    lots.len() - 1
+                }
+            };
+            let Some((lot, pending, first)) = lots.get_mut(index) else { continue };
+            if pending.is_empty() {
+                *first = record;
+            }
+            pending.push(command.clone());
+            if pending.len() == BATCH {
+                batches.push(batch(lot, std::mem::replace(pending, Vec::with_capacity(BATCH)), *first));
+            }
+        }
+    }
+    let rest = lots.into_iter().filter(|(_, pending, _)| !pending.is_empty());
+    batches.extend(rest.map(|(lot, pending, first)| batch(&lot, pending, first)));
+    batches
+}
+
+fn batch(lot: &Lot, commands: Vec<Command>, first_record: usize) -> Batch {
+    Batch { shard: lot.shard.clone(), commands: commands.into(), first_record, settle: lot.settle }
+}
+
+#[cfg(test)]
+#[path = "plan_tests.rs"]
+mod tests;

@@ -1,0 +1,117 @@
+use std::sync::Arc;
+
+use super::*;
+use crate::config::Config;
+use crate::record::{Attribute, Attributes, EventName, Stream};
+use crate::ring::Ring;
+use crate::version::Version;
+
+fn setup(extra: &str) -> (Router, RingHistory) {
+    let text = format!(
+        r#"
+        [[ring.shards]]
+        name = "a"
+        address = "h:1"
+        [[ring.shards]]
+        name = "b"
+        address = "h:2"
+        [spaces.p]
+        key = "p:{{pk}}"
+        {extra}
+        [[routes]]
+        table = "t"
+        space = "p"
+        "#
+    );
+    let config = Config::parse(&text, []).unwrap();
+    (Router::new(config.routes), RingHistory::new(Ring::new(config.ring).unwrap(), 1000))
+}
+
+fn record(pk: &str, version: u32) -> Result<ChangeRecord, UnreadableRecord> {
+    let item = |names: &[(&str, Attribute)]| -> Box<dyn Attributes> {
+        let map: std::collections::BTreeMap<String, Attribute> =
+            names.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
+        Box::new(map)
+    };
+    let pk = ("pk", Attribute::S(pk.to_owned()));
+    Ok(ChangeRecord {
+        stream: Arc::new(Stream { table: "t".into(), arn: "arn".into(), created_ms: 1 }),
+        stream_shard: "s".into(),
+        event: EventName::Insert,
+        keys: item(std::slice::from_ref(&pk)),
+        old: None,
+        new: Some(item(&[pk, ("v", Attribute::N(version.to_string()))])),
+        sequence: "1".parse().unwrap(),
+        approximate_time_s: None,
+        ttl_deletion: false,
+    })
+}
+
+#[test]
+fn one_command_a_key_and_page_with_the_highest_version() {
+    let (router, ring) = setup("mode = \"versioned\"\nversion_attribute = \"v\"");
+    let page = [record("1", 3), record("2", 1), record("1", 9), record("1", 5)];
+    let plan = plan(&router, &ring, 0, &page);
+    assert_eq!(plan.commands(), 2);
+    assert_eq!(plan.counts.coalesced, 2);
+    let of_one = plan.batches.iter().flat_map(|b| b.commands.iter()).find(|c| c.key.as_str() == "p:1").unwrap();
+    assert_eq!(of_one.action, Action::Invalidate { version: Version::from_number(9) });
+}
+
+#[test]
+fn batches_are_bounded_name_their_first_record_and_lie_on_the_owner() {
+    let (router, ring) = setup("");
+    let page: Vec<_> = (0..1000).map(|n| record(&n.to_string(), 0)).collect();
+    let plan = plan(&router, &ring, 0, &page);
+    assert_eq!(plan.commands(), 1000);
+    for batch in &plan.batches {
+        assert!(batch.commands.len() <= BATCH);
+        let first = batch.commands[0].key.as_str().trim_start_matches("p:");
+        assert_eq!(first, batch.first_record.to_string());
+        assert!(batch.commands.iter().all(|c| *ring.owners(c.key.as_bytes(), 0).current() == batch.shard));
+    }
+}
+
+#[test]
+fn a_settling_space_is_carried_out_twice() {
+    let (router, ring) = setup("mode = \"settle\"\nsettle = \"3s\"");
+    let plan = plan(&router, &ring, 0, &[record("1", 0)]);
+    assert_eq!(plan.batches[0].settle, Some(Duration::from_secs(3)));
+}
+
+#[test]
+fn an_unreadable_record_is_parked_and_holds_nothing_up() {
+    let (router, ring) = setup("");
+    let bad = UnreadableRecord { sequence: Some("7".parse().unwrap()), table: None, reason: "bad".into() };
+    let plan = plan(&router, &ring, 0, &[Err(bad), record("1", 0)]);
+    assert_eq!(plan.commands(), 1);
+    assert_eq!(plan.parked[0].sequence.unwrap().to_string(), "7");
+}
+
+#[test]
+fn commands_of_different_kinds_for_one_key_become_a_drop() {
+    let (router, ring) = setup("");
+    let page = [record("1", 0)];
+    let command = plan(&router, &ring, 0, &page).batches[0].commands[0].clone();
+    let refresh = Command {
+        action: Action::Refresh {
+            version: Version::from_number(1),
+            image: crate::command::Image::Deleted,
+            populate: false,
+        },
+        ..command.clone()
+    };
+    let newer = Command {
+        action: Action::Refresh {
+            version: Version::from_number(2),
+            image: crate::command::Image::Deleted,
+            populate: true,
+        },
+        ..command.clone()
+    };
+    let dropped = Action::Invalidate { version: Version::NONE };
+    assert_eq!(refresh.clone().merge(command.clone()).action, dropped);
+    assert_eq!(command.merge(refresh.clone()).action, dropped);
+    assert_eq!(refresh.clone().merge(newer.clone()), newer);
+    assert_eq!(newer.clone().merge(refresh), newer);
+}
