@@ -1,0 +1,129 @@
+//! Connecting again: how long to pause, why it failed, and what of it is logged.
+
+use std::error::Error;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use redis::{ErrorKind, RedisError};
+use tokio::time::Instant;
+
+use crate::ring::ShardName;
+
+const FIRST_PAUSE: Duration = Duration::from_millis(10);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// How often an outage that goes on is logged.
+const PROGRESS: Duration = Duration::from_secs(10);
+
+/// Doubles from 10 ms to 1 s, and draws a pause between nothing and that.
+pub(super) struct Backoff(Duration);
+
+impl Default for Backoff {
+    fn default() -> Self {
+        Self(FIRST_PAUSE)
+    }
+}
+
+impl Backoff {
+    pub(super) fn next(&mut self) -> Duration {
+        let pause = self.0.mul_f64(fastrand::f64());
+        self.0 = (self.0 * 2).min(LONGEST_PAUSE);
+        pause
+    }
+
+    pub(super) fn reset(&mut self) {
+        self.0 = FIRST_PAUSE;
+    }
+}
+
+/// Logs when a connection goes and comes back, and now and then while it is away.
+pub(super) struct Outage {
+    shard: ShardName,
+    what: &'static str,
+    since: Option<Since>,
+}
+
+struct Since {
+    began: Instant,
+    logged: Instant,
+    attempts: u64,
+}
+
+impl Outage {
+    pub(super) fn new(shard: ShardName, what: &'static str) -> Self {
+        Self { shard, what, since: None }
+    }
+
+    pub(super) fn failed(&mut self, reason: &str) {
+        let now = Instant::now();
+        match &mut self.since {
+            None => {
+                tracing::warn!(shard = %self.shard, what = self.what, reason, "ring shard cannot be reached");
+                self.since = Some(Since { began: now, logged: now, attempts: 1 });
+            }
+            Some(since) => {
+                since.attempts += 1;
+                if now - since.logged >= PROGRESS {
+                    since.logged = now;
+                    let (attempts, seconds) = (since.attempts, (now - since.began).as_secs());
+                    tracing::warn!(
+                        shard = %self.shard, what = self.what, reason, attempts, seconds,
+                        "ring shard still cannot be reached"
+                    );
+                }
+            }
+        }
+    }
+
+    pub(super) fn over(&mut self) {
+        match self.since.take() {
+            None => tracing::info!(shard = %self.shard, what = self.what, "ring shard connected"),
+            Some(since) => {
+                let ms = u64::try_from(since.began.elapsed().as_millis()).unwrap_or(u64::MAX);
+                tracing::info!(
+                    shard = %self.shard, what = self.what, attempts = since.attempts, ms,
+                    "ring shard connected again"
+                );
+            }
+        }
+    }
+}
+
+/// Why connecting failed, and whether trying again is unlikely to help.
+pub(super) fn reason_of(error: &RedisError) -> (Arc<str>, bool) {
+    // What redis gives as the source is the pointer that it keeps its error in.
+    let tls = error
+        .source()
+        .and_then(|source| source.downcast_ref::<Arc<dyn Error + Send + Sync>>())
+        .and_then(|source| source.downcast_ref::<io::Error>())
+        .is_some_and(|source| source.kind() == io::ErrorKind::InvalidData);
+    let refused = error.kind() == ErrorKind::AuthenticationFailed
+        || matches!(error.code(), Some("WRONGPASS" | "NOAUTH" | "NOPERM"));
+    if error.is_timeout() {
+        ("no answer to connecting in time".into(), false)
+    } else if refused {
+        let code = error.code().unwrap_or("AUTH");
+        (format!("the user name or the password was refused ({code})").into(), true)
+    } else if tls {
+        (format!("TLS: {error}").into(), true)
+    } else {
+        (error.to_string().into(), error.kind() == ErrorKind::RESP3NotSupported)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_grow_to_a_second_and_begin_anew() {
+        let mut backoff = Backoff::default();
+        for _ in 0..50 {
+            assert!(backoff.next() <= LONGEST_PAUSE);
+        }
+        assert_eq!(backoff.0, LONGEST_PAUSE);
+        backoff.reset();
+        assert!(backoff.next() <= FIRST_PAUSE);
+    }
+}

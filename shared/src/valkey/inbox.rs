@@ -1,0 +1,176 @@
+//! The inbox: one push connection of a process to a ring shard, by which its waiters are woken.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use redis::aio::MultiplexedConnection;
+use redis::{PushInfo, PushKind, Value};
+use tokio::sync::mpsc::{self, error::TrySendError};
+use tokio::task::AbortHandle;
+use tokio::time::Instant;
+
+use super::Shard;
+use super::dial::{Backoff, Outage, reason_of};
+use super::link::Dialer;
+use super::notice::Notice;
+use crate::metrics::{INBOX_UNREADABLE, RING_SHARD};
+
+/// Messages and events that may wait for whoever reads them.
+const QUEUE: usize = 4096;
+
+/// How often a quiet connection is asked for a sign of life: a stopped server never closes it.
+const CHECK: Duration = Duration::from_secs(2);
+
+/// What an [`Inbox`] yields.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum InboxEvent {
+    /// The subscription is confirmed; what was published before is lost.
+    Up,
+    /// Notices are lost until the next [`InboxEvent::Up`]: the connection is gone, or events were not taken in time.
+    Down,
+    /// A notice.
+    Notice(Notice),
+}
+
+/// A subscription that reconnects by itself and ends when it is dropped.
+#[derive(Debug)]
+pub struct Inbox {
+    channel: Arc<str>,
+    events: mpsc::Receiver<InboxEvent>,
+    task: AbortHandle,
+}
+
+impl Inbox {
+    /// The channel's name, to be given in [`super::LeaseRequest::inbox`].
+    #[must_use]
+    pub fn channel(&self) -> &str {
+        &self.channel
+    }
+
+    /// Waits for the next event; cancelling loses none. `None` comes only while the runtime shuts down.
+    pub async fn next(&mut self) -> Option<InboxEvent> {
+        self.events.recv().await
+    }
+}
+
+impl Drop for Inbox {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Shard {
+    /// Subscribes to a channel over a connection of its own, in the background and for as long as the inbox lives.
+    #[must_use]
+    pub fn inbox(&self, channel: &str) -> Inbox {
+        let channel: Arc<str> = channel.into();
+        let (sender, events) = mpsc::channel(QUEUE);
+        let subscription =
+            Subscription { dialer: self.links.dialer().clone(), channel: channel.clone(), events: sender };
+        let task = tokio::spawn(subscription.run()).abort_handle();
+        Inbox { channel, events, task }
+    }
+}
+
+struct Subscription {
+    dialer: Arc<Dialer>,
+    channel: Arc<str>,
+    events: mpsc::Sender<InboxEvent>,
+}
+
+/// One connection of a subscription.
+struct Session {
+    connection: MultiplexedConnection,
+    pushes: mpsc::Receiver<PushInfo>,
+    overflown: Arc<AtomicBool>,
+}
+
+/// Nobody reads the events any more.
+struct Unread;
+
+impl Subscription {
+    async fn run(self) {
+        let mut backoff = Backoff::default();
+        let mut outage = Outage::new(self.dialer.name.clone(), "inbox");
+        loop {
+            match self.subscribe().await {
+                Ok(session) => {
+                    outage.over();
+                    let since = Instant::now();
+                    if self.events.send(InboxEvent::Up).await.is_err() {
+                        return;
+                    }
+                    let ended = self.read(session).await;
+                    if ended.is_err() || self.events.send(InboxEvent::Down).await.is_err() {
+                        return;
+                    }
+                    outage.failed("the connection was lost");
+                    if since.elapsed() >= Duration::from_secs(1) {
+                        backoff.reset();
+                    }
+                }
+                Err(error) => outage.failed(&reason_of(&error).0),
+            }
+            tokio::time::sleep(backoff.next()).await;
+        }
+    }
+
+    async fn subscribe(&self) -> redis::RedisResult<Session> {
+        let (sender, pushes) = mpsc::channel(QUEUE);
+        let overflown = Arc::new(AtomicBool::new(false));
+        let full = overflown.clone();
+        // The connection's task must not wait: where the reader is too slow, what is lost is told later.
+        let on_push = move |push| {
+            if let Err(TrySendError::Full(_)) = sender.try_send(push) {
+                full.store(true, Ordering::Release);
+            }
+        };
+        let mut connection = self.dialer.dial(on_push).await?;
+        connection.subscribe(&*self.channel).await?;
+        Ok(Session { connection, pushes, overflown })
+    }
+
+    /// Passes on what is published until the connection is lost.
+    async fn read(&self, mut session: Session) -> Result<(), Unread> {
+        loop {
+            let push = match tokio::time::timeout(CHECK, session.pushes.recv()).await {
+                Ok(Some(push)) => push,
+                Ok(None) => return Ok(()),
+                Err(_) => {
+                    if session.connection.send_packed_command(&redis::cmd("PING")).await.is_err() {
+                        return Ok(());
+                    }
+                    continue;
+                }
+            };
+            match push.kind {
+                PushKind::Disconnection => return Ok(()),
+                PushKind::Message => {
+                    if let Some(notice) = self.notice(push) {
+                        self.events.send(InboxEvent::Notice(notice)).await.map_err(|_| Unread)?;
+                    }
+                }
+                _ => {}
+            }
+            if session.overflown.swap(false, Ordering::AcqRel) {
+                self.events.send(InboxEvent::Down).await.map_err(|_| Unread)?;
+                self.events.send(InboxEvent::Up).await.map_err(|_| Unread)?;
+            }
+        }
+    }
+
+    fn notice(&self, push: PushInfo) -> Option<Notice> {
+        let payload = match push.data.into_iter().nth(1) {
+            Some(Value::BulkString(bytes)) => bytes.into(),
+            _ => bytes::Bytes::new(),
+        };
+        let notice = Notice::parse(&payload);
+        if notice.is_none() {
+            let shard = &self.dialer.name;
+            metrics::counter!(INBOX_UNREADABLE, RING_SHARD => shard.to_string()).increment(1);
+            tracing::warn!(%shard, channel = &*self.channel, length = payload.len(), "unreadable message in an inbox");
+        }
+        notice
+    }
+}

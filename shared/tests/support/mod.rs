@@ -1,0 +1,241 @@
+//! A Valkey server of a test's own, and short names for what tests make all the time.
+#![allow(dead_code, unreachable_pub, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::io::{BufRead, BufReader};
+use std::net::TcpListener;
+use std::process::{Child, Command as Process, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use redis::aio::MultiplexedConnection;
+use ringtide_core::command::{Action, Command, Image};
+use ringtide_core::config::{self, Secret};
+use ringtide_core::entry::{Codec, Entry, Header, State};
+use ringtide_core::key::{CacheKey, KeySpace, Mode, Template};
+use ringtide_core::ring::{ShardName, ShardSpec};
+use ringtide_core::valkey::{Fill, Inbox, InboxEvent, LeaseRequest, Notice, Shard, Token};
+use ringtide_core::version::Version;
+
+/// A server that ends with the test.
+pub struct Server {
+    child: Child,
+    port: u16,
+    arguments: Vec<String>,
+}
+
+impl Server {
+    pub fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    /// Starts a server with more arguments, and waits until it takes connections.
+    pub fn start_with(arguments: &[&str]) -> Self {
+        let arguments: Vec<String> = arguments.iter().map(|argument| (*argument).to_owned()).collect();
+        for _ in 0..20 {
+            let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+            if let Some(child) = launch(port, &arguments) {
+                return Self { child, port, arguments };
+            }
+        }
+        panic!("valkey-server does not start");
+    }
+
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    pub fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
+    /// Kills the server; nothing is saved.
+    pub fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    /// Kills the server and starts an empty one on the same port.
+    pub fn restart(&mut self) {
+        self.kill();
+        self.child = launch(self.port, &self.arguments).expect("the port is taken by now");
+    }
+
+    /// Stops the server's clock, so to speak: it keeps its connections and answers nothing.
+    pub fn freeze(&self) {
+        self.signal("-STOP");
+    }
+
+    pub fn thaw(&self) {
+        self.signal("-CONT");
+    }
+
+    fn signal(&self, signal: &str) {
+        let done = Process::new("kill").args([signal, &self.child.id().to_string()]).status().unwrap();
+        assert!(done.success());
+    }
+
+    /// A connection past the product, for looking and meddling.
+    pub async fn raw(&self) -> MultiplexedConnection {
+        let url = format!("redis://127.0.0.1:{}/?protocol=resp3", self.port);
+        redis::Client::open(url).unwrap().get_multiplexed_async_connection().await.unwrap()
+    }
+
+    pub fn spec(&self) -> ShardSpec {
+        ShardSpec { name: ShardName::new("a"), address: self.address(), weight: 1 }
+    }
+
+    /// A shard that is connected.
+    pub async fn shard(&self) -> Shard {
+        let shard = Shard::connect(&self.spec(), &options()).unwrap();
+        shard.ready(Duration::from_secs(10)).await.unwrap();
+        shard
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+fn launch(port: u16, arguments: &[String]) -> Option<Child> {
+    let mut child = Process::new("valkey-server")
+        .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("valkey-server is installed");
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let ready = lines.by_ref().map_while(Result::ok).any(|line| line.contains("Ready to accept connections"));
+    if !ready {
+        let _ = child.kill();
+        let _ = child.wait();
+        return None;
+    }
+    // A server whose log nobody reads would come to a halt.
+    std::thread::spawn(move || lines.map_while(Result::ok).for_each(drop));
+    Some(child)
+}
+
+pub fn options() -> config::Valkey {
+    config::Valkey {
+        username: None,
+        password: None,
+        tls: false,
+        ca_file: None,
+        connections: 1,
+        command_timeout: Duration::from_secs(5),
+        connect_timeout: Duration::from_secs(5),
+    }
+}
+
+pub fn options_as(username: Option<&str>, password: &str) -> config::Valkey {
+    config::Valkey {
+        username: username.map(str::to_owned),
+        password: Some(Secret::new(password.to_owned())),
+        ..options()
+    }
+}
+
+pub fn key(text: &str) -> CacheKey {
+    CacheKey::new(text).unwrap()
+}
+
+pub fn version(number: u128) -> Version {
+    Version::from_number(number)
+}
+
+/// An entry of a state, with version and floor.
+pub fn entry(state: State, version: Version, floor: Version, payload: &str) -> Bytes {
+    let header = Header { state, version, floor, ..Header::value(Codec::Json) };
+    Entry { header, payload: Bytes::copy_from_slice(payload.as_bytes()) }.to_bytes()
+}
+
+pub fn value(payload: &str) -> Bytes {
+    entry(State::Value, Version::NONE, Version::NONE, payload)
+}
+
+pub fn value_at(number: u128, payload: &str) -> Bytes {
+    entry(State::Value, version(number), version(number), payload)
+}
+
+pub fn parsed(bytes: &Bytes) -> Entry {
+    Entry::parse(bytes).unwrap()
+}
+
+pub fn request(token: Token) -> LeaseRequest<'static> {
+    LeaseRequest { token, ttl: Duration::from_secs(5), inbox: None, refresh_before_ms: 0 }
+}
+
+pub fn fill_of(token: Token, entry: Bytes) -> Fill {
+    let version = Version::NONE;
+    Fill { token, version, proven: version, ttl: Duration::from_secs(60), entry, inline_max: 1024 }
+}
+
+pub fn space(mode: Mode, keep_stale: bool) -> Arc<KeySpace> {
+    Arc::new(KeySpace {
+        name: "product".into(),
+        template: Template::parse("product:{pk}").unwrap(),
+        mode,
+        ttl: Duration::from_secs(100),
+        ttl_jitter: 0.0,
+        negative_ttl: Duration::from_secs(10),
+        keep_stale,
+    })
+}
+
+pub fn plain() -> Arc<KeySpace> {
+    space(Mode::Plain, false)
+}
+
+pub fn versioned(tombstone: Option<Duration>, keep_stale: bool) -> Arc<KeySpace> {
+    space(Mode::Versioned { attribute: "v".to_owned(), tombstone }, keep_stale)
+}
+
+pub fn invalidate(text: &str, space: &Arc<KeySpace>, version: Version) -> Command {
+    Command { key: key(text), space: space.clone(), action: Action::Invalidate { version } }
+}
+
+pub fn refresh(text: &str, space: &Arc<KeySpace>, version: Version, image: Image, populate: bool) -> Command {
+    Command { key: key(text), space: space.clone(), action: Action::Refresh { version, image, populate } }
+}
+
+pub async fn set(raw: &mut MultiplexedConnection, name: &str, value: &[u8]) {
+    redis::cmd("SET").arg(name).arg(value).arg("PX").arg(60_000).exec_async(raw).await.unwrap();
+}
+
+pub async fn get(raw: &mut MultiplexedConnection, name: &str) -> Option<Bytes> {
+    let found: Option<Vec<u8>> = redis::cmd("GET").arg(name).query_async(raw).await.unwrap();
+    found.map(Bytes::from)
+}
+
+pub async fn pttl(raw: &mut MultiplexedConnection, name: &str) -> i64 {
+    redis::cmd("PTTL").arg(name).query_async(raw).await.unwrap()
+}
+
+/// An inbox whose subscription is confirmed.
+pub async fn inbox(shard: &Shard, channel: &str) -> Inbox {
+    let mut inbox = shard.inbox(channel);
+    assert_eq!(next(&mut inbox).await, InboxEvent::Up);
+    inbox
+}
+
+pub async fn next(inbox: &mut Inbox) -> InboxEvent {
+    tokio::time::timeout(Duration::from_secs(10), inbox.next()).await.expect("an event in time").unwrap()
+}
+
+pub async fn notice(inbox: &mut Inbox) -> Notice {
+    match next(inbox).await {
+        InboxEvent::Notice(notice) => notice,
+        event => panic!("{event:?} instead of a notice"),
+    }
+}
+
+/// Shows that nothing else was published: what is sent to the channel now comes next.
+pub async fn nothing_more(raw: &mut MultiplexedConnection, inbox: &mut Inbox) {
+    redis::cmd("PUBLISH").arg(inbox.channel()).arg(b"V\0\x03end").exec_async(raw).await.unwrap();
+    assert_eq!(notice(inbox).await, Notice::Voided { key: key("end") });
+}

@@ -1,0 +1,11 @@
+//! Real servers on loopback ports, for the demo and the tests. Each ends with its handle.
+
+mod dynamodb;
+mod ministack;
+mod process;
+mod valkey;
+
+pub use dynamodb::Emulator;
+pub use ministack::Ministack;
+pub use process::{ServerError, free_port};
+pub use valkey::ValkeyServer;
