@@ -1,0 +1,224 @@
+//! Building a cache: settings by hand or from a file, every violation at once.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use futures_util::future::join_all;
+use ringtide_core::config::{self, Config, ConfigError, Secret, Violation};
+use ringtide_core::key::KeySpace;
+use ringtide_core::ring::{Membership, Placement, Ring, ShardName, ShardSpec};
+use ringtide_core::valkey::{Shard, Token};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::cache::{Cache, Inner};
+use crate::flight::Flights;
+use crate::inbox;
+use crate::shard::ReadShard;
+use crate::space::{SpaceSettings, SpaceState};
+
+/// Collects a cache's settings; [`CacheBuilder::build`] checks them.
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct CacheBuilder {
+    valkey: config::Valkey,
+    ring: Membership,
+    configured: BTreeMap<String, Arc<KeySpace>>,
+    spaces: Vec<SpaceSettings>,
+    raw: SpaceSettings,
+    reader: config::Reader,
+}
+
+impl Default for CacheBuilder {
+    fn default() -> Self {
+        Self {
+            valkey: config::Valkey {
+                username: None,
+                password: None,
+                tls: false,
+                ca_file: None,
+                connections: 1,
+                command_timeout: Duration::from_millis(500),
+                connect_timeout: Duration::from_secs(2),
+            },
+            ring: Membership { epoch: 1, changed_at_ms: 0, placement: Placement::default(), shards: Vec::new() },
+            configured: BTreeMap::new(),
+            spaces: Vec::new(),
+            raw: SpaceSettings::raw(),
+            reader: config::Reader::default(),
+        }
+    }
+}
+
+impl CacheBuilder {
+    /// Takes ring, connections, key spaces and reader settings from a configuration; what is added afterwards is
+    /// added to them.
+    pub fn config(mut self, config: Config) -> Self {
+        self.valkey = config.valkey;
+        self.ring = config.ring;
+        self.configured = config.spaces;
+        self.reader = config.reader;
+        self
+    }
+
+    /// Adds a ring shard by its name, which places its keys, and its address, which may change.
+    pub fn shard(self, name: impl Into<String>, address: impl Into<String>) -> Self {
+        self.weighted_shard(name, address, 1)
+    }
+
+    /// Adds a ring shard that takes `weight` times the keys of one with weight 1.
+    pub fn weighted_shard(mut self, name: impl Into<String>, address: impl Into<String>, weight: u32) -> Self {
+        self.ring.shards.push(ShardSpec { name: ShardName::from(name.into()), address: address.into(), weight });
+        self
+    }
+
+    /// Chooses how keys are placed; it has to be what the invalidators use.
+    pub fn placement(mut self, placement: Placement) -> Self {
+        self.ring.placement = placement;
+        self
+    }
+
+    /// Gives the ACL user and its password for all ring shards.
+    pub fn credentials(mut self, username: impl Into<String>, password: impl Into<String>) -> Self {
+        self.valkey.username = Some(username.into());
+        self.valkey.password = Some(Secret::new(password.into()));
+        self
+    }
+
+    /// Chooses everything about how ring shards are reached.
+    pub fn valkey(mut self, valkey: config::Valkey) -> Self {
+        self.valkey = valkey;
+        self
+    }
+
+    /// Chooses how long a command of Valkey may take before its ring shard counts as down for it.
+    pub fn command_timeout(mut self, timeout: Duration) -> Self {
+        self.valkey.command_timeout = timeout;
+        self
+    }
+
+    /// Adds a key space; one of the same name in the configuration is replaced.
+    pub fn space(mut self, settings: SpaceSettings) -> Self {
+        self.spaces.push(settings);
+        self
+    }
+
+    /// Chooses how long entries of keys given as they are live: values, and "the item does not exist".
+    pub fn raw_ttl(mut self, ttl: Duration, negative_ttl: Duration) -> Self {
+        self.raw = self.raw.ttl(ttl).negative_ttl(negative_ttl);
+        self
+    }
+
+    /// Chooses how long a lease lives without being extended: how long a dead process can hold up others.
+    pub fn lease_ttl(mut self, ttl: Duration) -> Self {
+        self.reader.lease_ttl = ttl;
+        self
+    }
+
+    /// Chooses how long a load may take.
+    pub fn load_timeout(mut self, timeout: Duration) -> Self {
+        self.reader.load_timeout = timeout;
+        self
+    }
+
+    /// Chooses the reader's other settings.
+    pub fn reader(mut self, reader: config::Reader) -> Self {
+        self.reader = reader;
+        self
+    }
+
+    /// Checks the settings, builds the cache and waits until its ring shards are connected, or have failed to be for
+    /// the connect time-out; must be called in a Tokio runtime.
+    ///
+    /// A ring shard that is down is connected in the background as soon as it is up. Metrics go to the recorder that is installed by then.
+    ///
+    /// # Errors
+    /// [`ConfigError::Invalid`] with every violation. A ring shard that is down is none: its reads go to the loader.
+    pub async fn build(self) -> Result<Cache, ConfigError> {
+        let mut found = Vec::new();
+        let spaces = self.spaces(&mut found);
+        let raw = self.raw.validate(&mut found);
+        limits(&self.reader, &mut found);
+        let ring = Ring::new(self.ring.clone())
+            .map_err(|errors| found.extend(errors.into_iter().map(|error| refused("ring", &error.to_string()))));
+        let channel = channel();
+        let mut shards = Vec::new();
+        for spec in ring.iter().flat_map(Ring::shards) {
+            match Shard::connect(spec, &self.valkey) {
+                Ok(shard) => {
+                    shards.push(ReadShard::new(shard, channel.clone(), self.reader.max_fallback_loads));
+                }
+                Err(error) => found.push(refused("valkey", &error.to_string())),
+            }
+        }
+        let (Ok(ring), Some(raw), true) = (ring, raw, found.is_empty()) else {
+            return Err(ConfigError::Invalid { path: None, violations: found });
+        };
+        let (tasks, ended) = (TaskTracker::new(), CancellationToken::new());
+        for shard in &shards {
+            let deliver = inbox::deliver(shard.shard.inbox(&channel), Arc::clone(&shard.waiters));
+            tasks.spawn(ended.clone().run_until_cancelled_owned(deliver));
+        }
+        let cache = Cache::new(Inner {
+            ring,
+            shards: shards.into(),
+            settings: self.reader,
+            spaces,
+            raw: SpaceState::new(raw),
+            flights: Flights::new(),
+            tasks,
+            ended,
+        });
+        // A process that reads before it is connected would send its first reads to the origin.
+        let connecting = cache.inner.shards.iter().map(|shard| async {
+            if let Err(error) = shard.shard.ready(self.valkey.connect_timeout).await {
+                shard.failed(&error);
+            }
+        });
+        join_all(connecting).await;
+        Ok(cache)
+    }
+
+    fn spaces(&self, found: &mut Vec<Violation>) -> BTreeMap<String, Arc<SpaceState>> {
+        let mut spaces = self.configured.clone();
+        for (at, settings) in self.spaces.iter().enumerate() {
+            if self.spaces.iter().take(at).any(|other| other.name == settings.name) {
+                let place = format!("spaces.{}", settings.name);
+                found.push(Violation::new(place, "the key space is added twice", "give each a name of its own"));
+            }
+            if let Some(space) = settings.validate(found) {
+                spaces.insert(settings.name.clone(), space);
+            }
+        }
+        spaces.into_iter().map(|(name, space)| (name, SpaceState::new(space))).collect()
+    }
+}
+
+fn limits(reader: &config::Reader, found: &mut Vec<Violation>) {
+    let mut refuse = |bad: bool, place: &str, problem: &str, remedy: &str| {
+        if bad {
+            found.push(Violation::new(place, problem, remedy));
+        }
+    };
+    let short = "a lease shorter than 100ms expires while it is being extended";
+    refuse(reader.lease_ttl < Duration::from_millis(100), "reader.lease_ttl", short, "use 1s or more");
+    refuse(reader.load_timeout.is_zero(), "reader.load_timeout", "no load can end in no time", "use 1s or more");
+    refuse(reader.max_attempts == 0, "reader.max_attempts", "0 is out of range", "use at least 1");
+    refuse(reader.max_fallback_loads == 0, "reader.max_fallback_loads", "0 is out of range", "use at least 1");
+}
+
+/// A violation whose text says what to do.
+fn refused(place: &str, problem: &str) -> Violation {
+    match problem.split_once("; ") {
+        Some((problem, remedy)) => Violation::new(place, problem, remedy),
+        None => Violation::new(place, problem, "correct it"),
+    }
+}
+
+/// The name of this cache's inbox, which no other cache has.
+fn channel() -> String {
+    let millis = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis());
+    let token = u128::from_be_bytes(*Token::random().as_bytes());
+    format!("ringtide:inbox:{millis:x}:{token:032x}")
+}

@@ -1,0 +1,169 @@
+//! The cache: what an application holds, and what its clones share.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+
+use ringtide_core::config::{self, Config, ConfigError};
+use ringtide_core::key::CacheKey;
+use ringtide_core::ring::Ring;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::task::TaskTracker;
+
+use crate::builder::CacheBuilder;
+use crate::error::{BoxError, Error};
+use crate::flight::Flights;
+use crate::key::IntoKey;
+use crate::loader::{IntoLoaded, Loader};
+use crate::lookup::Miss;
+use crate::shard::ReadShard;
+use crate::space::{Space, SpaceState};
+
+/// A read-through cache on a ring of Valkey servers; cheap to clone, and `Send + Sync`.
+///
+/// Its tasks end with the last clone, or with [`Cache::close`].
+#[derive(Clone)]
+pub struct Cache {
+    pub(crate) inner: Arc<Inner>,
+    _life: Arc<DropGuard>,
+}
+
+pub(crate) struct Inner {
+    pub(crate) ring: Ring,
+    /// In the ring's order.
+    pub(crate) shards: Box<[ReadShard]>,
+    pub(crate) settings: config::Reader,
+    pub(crate) spaces: BTreeMap<String, Arc<SpaceState>>,
+    /// The settings of keys that are given as they are.
+    pub(crate) raw: Arc<SpaceState>,
+    pub(crate) flights: Arc<Flights>,
+    pub(crate) tasks: TaskTracker,
+    pub(crate) ended: CancellationToken,
+}
+
+impl Cache {
+    /// Begins to build a cache.
+    pub fn builder() -> CacheBuilder {
+        CacheBuilder::default()
+    }
+
+    /// Builds a cache from the file that the worker uses too, with the environment's overrides; must be called in a
+    /// Tokio runtime.
+    ///
+    /// # Errors
+    /// [`ConfigError`]: the file cannot be read, or every violation in it at once. A ring shard that is down is none.
+    pub async fn from_config_file(path: impl AsRef<Path>) -> Result<Self, ConfigError> {
+        let utf8 = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
+            Some((name.into_string().ok()?, value.into_string().ok()?))
+        };
+        Self::from_config(Config::load(path.as_ref(), std::env::vars_os().filter_map(utf8))?).await
+    }
+
+    /// Builds a cache from a configuration; must be called in a Tokio runtime.
+    ///
+    /// # Errors
+    /// [`ConfigError::Invalid`] with every violation.
+    pub async fn from_config(config: Config) -> Result<Self, ConfigError> {
+        Self::builder().config(config).build().await
+    }
+
+    pub(crate) fn new(inner: Inner) -> Self {
+        let life = Arc::new(inner.ended.clone().drop_guard());
+        Self { inner: Arc::new(inner), _life: life }
+    }
+
+    /// Reads the entry of `key`, or loads and caches it. `None` is "the item does not exist", which is cached too.
+    ///
+    /// A hit is one plain `GET`. On a miss, one load at a time runs per key, fleet-wide while Valkey is reachable; it
+    /// runs in a task of its own, so that dropping this future cancels nobody's load. Its value is never older than
+    /// this call, for loads that are strongly consistent. Where the ring shard is down, the loader answers.
+    ///
+    /// ```
+    /// # async fn example(cache: ringtide::Cache) -> Result<(), ringtide::Error> {
+    /// let name: Option<String> = cache
+    ///     .get_or_load("product:42", || async {
+    ///         let from_the_origin = Some("tea".to_owned());
+    ///         Ok::<_, std::io::Error>(from_the_origin)
+    ///     })
+    ///     .await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error`]: the loader's own error, panic or time-out, shared by everybody who waited for that load.
+    pub async fn get_or_load<T, L, E, F, Fut>(&self, key: impl IntoKey, loader: F) -> Result<Option<T>, Error>
+    where
+        T: Serialize + DeserializeOwned + 'static,
+        F: Fn() -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<L, E>> + Send + 'static,
+        L: IntoLoaded<T> + 'static,
+        E: Into<BoxError> + 'static,
+    {
+        let key = key.into_key()?;
+        self.inner.read(key, &self.inner.raw, || Loader::new(false, move |_| loader())).await
+    }
+
+    /// Finds a key space by its name, for values of type `T`.
+    ///
+    /// # Errors
+    /// [`Error::UnknownSpace`].
+    pub fn space<T>(&self, name: &str) -> Result<Space<T>, Error> {
+        match self.inner.spaces.get(name) {
+            Some(state) => Ok(Space::new(self.clone(), state.clone())),
+            None => Err(Error::UnknownSpace {
+                name: name.to_owned(),
+                known: self.inner.spaces.keys().map(String::as_str).collect::<Vec<_>>().join(", "),
+            }),
+        }
+    }
+
+    /// Ends the loads under way, gives their leases back and waits until that is done; reads that wait for them end
+    /// with [`Error::Closed`].
+    pub async fn close(self) {
+        self.inner.ended.cancel();
+        self.inner.tasks.close();
+        self.inner.tasks.wait().await;
+    }
+}
+
+impl Inner {
+    /// The ring shard that owns a key.
+    #[inline]
+    pub(crate) fn shard(&self, key: &CacheKey) -> &ReadShard {
+        &self.shards[self.ring.locate(key.as_bytes()).index()]
+    }
+
+    /// Runs a task until it or the cache ends.
+    pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let ended = self.ended.clone();
+        self.tasks.spawn(async move { ended.run_until_cancelled(task).await });
+    }
+
+    /// Looks a key up, or answers the miss; `loader` is only made where it is needed.
+    #[inline]
+    pub(crate) async fn read<T: DeserializeOwned + 'static>(
+        self: &Arc<Self>,
+        key: CacheKey,
+        space: &Arc<SpaceState>,
+        loader: impl FnOnce() -> Loader,
+    ) -> Result<Option<T>, Error> {
+        let miss: Miss = match self.look(&key, space).await {
+            Ok(value) => return Ok(value),
+            Err(miss) => miss,
+        };
+        // Boxed, so that the future of a hit stays small.
+        Box::pin(self.answer_miss(key, space, loader(), miss)).await
+    }
+}
+
+impl fmt::Debug for Cache {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shards = self.inner.ring.shards().iter().map(|shard| &shard.name).collect::<Vec<_>>();
+        let spaces = self.inner.spaces.keys().collect::<Vec<_>>();
+        f.debug_struct("Cache").field("shards", &shards).field("spaces", &spaces).finish()
+    }
+}

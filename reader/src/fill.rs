@@ -1,0 +1,53 @@
+//! Filling: storing what was loaded, where the lease still allows it.
+
+use bytes::Bytes;
+use ringtide_core::entry::{Codec, Entry, Header};
+use ringtide_core::valkey::{Fill, FillReply, ShardError};
+use ringtide_core::version::Version;
+use std::time::Duration;
+
+use crate::cache::Inner;
+use crate::counters::FillOutcome;
+use crate::lease::{HeldLease, Plan};
+use crate::load::Load;
+
+/// Writes the whole entry of what was loaded.
+pub(crate) fn entry_of(load: &Load) -> Bytes {
+    let header = match load.encoded.payload {
+        Some(_) => Header::value(Codec::Json),
+        None => Header::negative(),
+    };
+    let load_cost_us = u32::try_from(load.took.as_micros()).unwrap_or(u32::MAX);
+    let header = Header { version: load.encoded.version, load_cost_us, ..header };
+    Entry { header, payload: load.encoded.payload.clone().unwrap_or_default() }.to_bytes()
+}
+
+/// Stores the entry under the lease and ends the lease, except below the floor.
+pub(crate) async fn fill(
+    inner: &Inner,
+    plan: &Plan,
+    lease: &mut HeldLease,
+    load: &Load,
+    entry: Bytes,
+    proven: Version,
+) -> Result<FillReply, ShardError> {
+    let negative = load.encoded.payload.is_none();
+    let usual = || plan.space.settings.jittered_ttl(negative, fastrand::f64());
+    let ttl = load.encoded.ttl.map_or_else(usual, |ttl| ttl.max(Duration::from_millis(1)));
+    let inline_max = inner.settings.inline_max;
+    let fill = Fill { token: lease.token(), version: load.encoded.version, proven, ttl, entry, inline_max };
+    let reply = lease.fill(&fill).await;
+    let outcome = match &reply {
+        Ok(FillReply::Stored) => FillOutcome::Stored,
+        Ok(FillReply::Void) => FillOutcome::Void,
+        Ok(FillReply::Below { .. }) => FillOutcome::Below,
+        Ok(FillReply::Older) => FillOutcome::Older,
+        Err(error) => {
+            inner.shard(&plan.key).failed(error);
+            FillOutcome::Failed
+        }
+    };
+    plan.space.counters.fills.add(outcome);
+    tracing::debug!(key = %plan.key, ?outcome, "fill");
+    reply
+}

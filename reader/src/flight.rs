@@ -1,0 +1,182 @@
+//! Flights: at most one a key in this process answers everybody who misses that key.
+//!
+//! What a flight finds out at some moment answers every read that began before that moment. A read that joined later
+//! may know of a change that the answer does not hold, so it waits until the ring shard has confirmed that the answer
+//! was still true after it joined, or else tries again.
+
+use std::any::TypeId;
+use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use bytes::Bytes;
+use ringtide_core::key::CacheKey;
+use tokio::sync::watch;
+
+use crate::error::Error;
+
+const STRIPES: usize = 64;
+
+/// How a flight ends for one who joined it.
+#[derive(Clone, Debug)]
+pub(crate) enum Outcome {
+    /// The whole entry, and the type that this process has just loaded it as.
+    Answer { entry: Bytes, loaded: Option<TypeId> },
+    /// Nothing that this read may be answered with.
+    Retry,
+    /// The load failed.
+    Failed(Error),
+}
+
+#[derive(Default)]
+struct Progress {
+    /// What answers the reads that began before an instant.
+    early: Option<(Instant, Outcome)>,
+    /// What answers everybody else.
+    settled: Option<Outcome>,
+}
+
+/// The flights of this process by key.
+pub(crate) struct Flights {
+    stripes: Box<[Mutex<HashMap<CacheKey, Listed>>]>,
+    hasher: RandomState,
+    next: AtomicU64,
+}
+
+struct Listed {
+    id: u64,
+    progress: watch::Receiver<Progress>,
+    last_joined: Instant,
+}
+
+/// A read's place in a flight.
+pub(crate) struct Seat {
+    since: Instant,
+    progress: watch::Receiver<Progress>,
+}
+
+/// The flight itself, to be driven by its task; ends for everybody when it is dropped.
+pub(crate) struct Flight {
+    flights: Arc<Flights>,
+    key: CacheKey,
+    id: u64,
+    progress: watch::Sender<Progress>,
+}
+
+impl Flights {
+    pub(crate) fn new() -> Arc<Self> {
+        let stripes = (0..STRIPES).map(|_| Mutex::default()).collect();
+        Arc::new(Self { stripes, hasher: RandomState::new(), next: AtomicU64::new(0) })
+    }
+
+    /// Joins the key's flight for a read that began at `since`; the second is the flight, where it is a new one.
+    pub(crate) fn join(self: &Arc<Self>, key: &CacheKey, since: Instant) -> (Seat, Option<Flight>) {
+        let mut stripe = self.stripe(key);
+        if let Some(listed) = stripe.get_mut(key) {
+            listed.last_joined = listed.last_joined.max(since);
+            return (Seat { since, progress: listed.progress.clone() }, None);
+        }
+        let id = self.next.fetch_add(1, Ordering::Relaxed);
+        let (sender, progress) = watch::channel(Progress::default());
+        stripe.insert(key.clone(), Listed { id, progress: progress.clone(), last_joined: since });
+        let flight = Flight { flights: Arc::clone(self), key: key.clone(), id, progress: sender };
+        (Seat { since, progress }, Some(flight))
+    }
+
+    fn stripe(&self, key: &CacheKey) -> MutexGuard<'_, HashMap<CacheKey, Listed>> {
+        let at = self.hasher.hash_one(key) as usize % STRIPES;
+        self.stripes[at].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Seat {
+    /// Waits for this read's outcome; `None` where the flight was dropped.
+    pub(crate) async fn outcome(mut self) -> Option<Outcome> {
+        let since = self.since;
+        let early = |progress: &Progress| match &progress.early {
+            Some((began, outcome)) if since <= *began => Some(outcome.clone()),
+            Some(_) | None => None,
+        };
+        let known = |progress: &Progress| early(progress).or_else(|| progress.settled.clone());
+        let progress = self.progress.wait_for(|progress| known(progress).is_some()).await.ok()?;
+        known(&progress)
+    }
+}
+
+impl Flight {
+    /// Takes the flight off the list, so that nobody joins it any more; tells when the latest read in it began.
+    pub(crate) fn close(&self) -> Option<Instant> {
+        let mut stripe = self.flights.stripe(&self.key);
+        match stripe.get(&self.key) {
+            Some(listed) if listed.id == self.id => stripe.remove(&self.key).map(|listed| listed.last_joined),
+            Some(_) | None => None,
+        }
+    }
+
+    /// Answers the reads that began at `began` or before.
+    pub(crate) fn early(&self, began: Instant, outcome: Outcome) {
+        self.progress.send_modify(|progress| progress.early = Some((began, outcome)));
+    }
+
+    /// Ends the flight for everybody who has no answer yet.
+    pub(crate) fn settle(&self, outcome: Outcome) {
+        self.close();
+        self.progress.send_modify(|progress| progress.settled = Some(outcome));
+    }
+}
+
+impl Drop for Flight {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn answer(text: &'static str) -> Outcome {
+        Outcome::Answer { entry: Bytes::from_static(text.as_bytes()), loaded: None }
+    }
+
+    fn text(outcome: Option<Outcome>) -> Option<Bytes> {
+        match outcome {
+            Some(Outcome::Answer { entry, .. }) => Some(entry),
+            Some(Outcome::Retry | Outcome::Failed(_)) | None => None,
+        }
+    }
+
+    #[tokio::test]
+    async fn a_late_read_gets_the_verdict_and_an_early_one_the_load() {
+        let flights = Flights::new();
+        let key = CacheKey::new("k").unwrap();
+        let start = Instant::now();
+        let (early, flight) = flights.join(&key, start);
+        let (late, none) = flights.join(&key, start + Duration::from_secs(2));
+        assert!(none.is_none());
+        let flight = flight.unwrap();
+        assert_eq!(flight.close(), Some(start + Duration::from_secs(2)));
+        flight.early(start + Duration::from_secs(1), answer("loaded"));
+        assert_eq!(text(early.outcome().await).unwrap(), "loaded");
+        flight.settle(Outcome::Retry);
+        assert!(matches!(late.outcome().await, Some(Outcome::Retry)));
+    }
+
+    #[tokio::test]
+    async fn a_closed_flight_is_not_joined_and_a_dropped_one_hangs_nobody() {
+        let flights = Flights::new();
+        let key = CacheKey::new("k").unwrap();
+        let (first, flight) = flights.join(&key, Instant::now());
+        let flight = flight.unwrap();
+        flight.close();
+        let (_, second) = flights.join(&key, Instant::now());
+        drop(flight);
+        assert!(second.is_some());
+        assert!(first.outcome().await.is_none());
+        assert!(flights.join(&key, Instant::now()).1.is_none(), "the second flight is still listed");
+    }
+}

@@ -1,0 +1,195 @@
+//! The lease: asking for it, holding it while the load runs, and waiting for another's.
+
+mod held;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use ringtide_core::command::Command;
+use ringtide_core::key::{CacheKey, Mode};
+use ringtide_core::valkey::{FillReply, LeaseReply, LeaseRequest, ShardError, Token};
+use ringtide_core::version::Version;
+
+pub(crate) use held::HeldLease;
+
+use crate::cache::Inner;
+use crate::counters::LeaseOutcome;
+use crate::error::Error;
+use crate::fill::{entry_of, fill};
+use crate::flight::{Flight, Outcome};
+use crate::inbox::{Waiter, Wake};
+use crate::load;
+use crate::loader::{Consistency, Loader};
+use crate::space::SpaceState;
+
+/// What one flight is to answer.
+pub(crate) struct Plan {
+    pub(crate) key: CacheKey,
+    pub(crate) space: Arc<SpaceState>,
+    pub(crate) loader: Loader,
+    /// An entry that is well formed and yet not read as the type asked for.
+    pub(crate) rejected: Option<Bytes>,
+}
+
+/// Drives a flight to its end: an entry of another's fill, a load of its own under a lease, or a load without one
+/// where the ring shard is `down` or every attempt was in vain.
+pub(crate) async fn fly(inner: Arc<Inner>, mut plan: Plan, flight: Flight, down: Option<ShardError>) {
+    if let Some(error) = down {
+        return past_the_shard(&inner, &plan, &flight, &error).await;
+    }
+    let shard = inner.shard(&plan.key);
+    let began = Instant::now();
+    let patience = inner.settings.load_timeout + inner.settings.lease_ttl;
+    let (mut attempts, mut failed_elsewhere) = (0, false);
+    while attempts < inner.settings.max_attempts && began.elapsed() < patience {
+        let mut waiter = shard.waiters.register(&plan.key);
+        let token = Token::random();
+        let asked = Instant::now();
+        let inbox = Some(shard.channel.as_str());
+        let request = LeaseRequest { token, ttl: inner.settings.lease_ttl, inbox, refresh_before_ms: 0 };
+        let reply = shard.shard.lease(&plan.key, &request).await;
+        plan.space.counters.leases.add(match &reply {
+            Ok(LeaseReply::Hit(_)) => LeaseOutcome::Hit,
+            Ok(LeaseReply::Granted { .. }) => LeaseOutcome::Granted,
+            Ok(LeaseReply::Wait { .. }) => LeaseOutcome::Wait,
+            Err(_) => LeaseOutcome::Failed,
+        });
+        let remaining = match reply {
+            Ok(LeaseReply::Hit(entry)) if plan.rejected.as_ref() == Some(&entry) => {
+                shard.answered();
+                attempts += 1;
+                if let Err(error) = drop_rejected(&inner, &mut plan).await {
+                    return past_the_shard(&inner, &plan, &flight, &error).await;
+                }
+                continue;
+            }
+            Ok(LeaseReply::Hit(entry)) => {
+                shard.answered();
+                flight.early(asked, Outcome::Answer { entry, loaded: None });
+                return flight.settle(Outcome::Retry);
+            }
+            Ok(LeaseReply::Granted { floor, .. }) => {
+                shard.answered();
+                drop(waiter);
+                let lease = HeldLease::new(&inner, plan.key.clone(), token);
+                return load_and_fill(&inner, &plan, &flight, lease, floor).await;
+            }
+            Ok(LeaseReply::Wait { remaining, .. }) => {
+                shard.answered();
+                remaining
+            }
+            Err(error) => {
+                if matches!(error, ShardError::TimedOut { .. }) {
+                    // The lease may have been taken all the same.
+                    drop(HeldLease::new(&inner, plan.key.clone(), token));
+                }
+                return past_the_shard(&inner, &plan, &flight, &error).await;
+            }
+        };
+        match wait(&mut waiter, remaining, patience.saturating_sub(began.elapsed())).await {
+            Wake::Filled(Some(entry)) => {
+                plan.space.counters.wake_time.record(began.elapsed());
+                return answer_filled(&inner, &plan, &flight, began, entry).await;
+            }
+            // The next lease call is answered with the entry.
+            Wake::Filled(None) => plan.space.counters.wake_time.record(began.elapsed()),
+            Wake::Voided => attempts += 1,
+            // Another process's failure may be its own; one load here tells, unless that took too long already.
+            Wake::Failed(reason) if failed_elsewhere || began.elapsed() * 2 > inner.settings.load_timeout => {
+                let key = plan.key.clone();
+                return flight.settle(Outcome::Failed(Error::LoadFailedElsewhere { key, reason }));
+            }
+            Wake::Failed(_) => failed_elsewhere = true,
+            Wake::LookAgain => {}
+        }
+    }
+    plan.space.counters.uncached.increment(1);
+    answer_unleased(&inner, &plan, &flight, Consistency::Strong).await;
+}
+
+/// Waits for the lease's end: its notice, or a while after the lock's time, for a holder that died.
+async fn wait(waiter: &mut Waiter, remaining: Duration, patience: Duration) -> Wake {
+    let jitter = Duration::from_millis(fastrand::u64(2..=25));
+    waiter.woken(remaining.saturating_add(jitter).min(patience)).await
+}
+
+/// Answers with an entry that travelled in a notice. It was stored after this flight had begun; reads that joined
+/// later may know of an invalidation since, and so share one more look at the ring shard.
+async fn answer_filled(inner: &Inner, plan: &Plan, flight: &Flight, began: Instant, entry: Bytes) {
+    let latest = flight.close();
+    let answer = Outcome::Answer { entry, loaded: None };
+    if latest.is_none_or(|latest| latest <= began) {
+        return flight.settle(answer);
+    }
+    flight.early(began, answer);
+    match inner.shard(&plan.key).shard.get(&plan.key).await {
+        Ok(Some(entry)) => flight.settle(Outcome::Answer { entry, loaded: None }),
+        Ok(None) | Err(_) => flight.settle(Outcome::Retry),
+    }
+}
+
+async fn load_and_fill(inner: &Inner, plan: &Plan, flight: &Flight, mut lease: HeldLease, floor: Version) {
+    let strong = match &plan.space.settings.mode {
+        Mode::Plain | Mode::Versioned { tombstone: None, .. } => true,
+        Mode::Settle { .. } | Mode::Versioned { tombstone: Some(_), .. } => false,
+    };
+    let proven_by_load = |floor| if strong { floor } else { Version::NONE };
+    let (mut consistency, mut proven) = (Consistency::AsUsual, proven_by_load(floor));
+    let mut latest = None;
+    loop {
+        let keep = lease.keep(inner.settings.lease_ttl);
+        let (began, load) = match load::run(inner, plan, consistency, keep).await {
+            Ok(loaded) => loaded,
+            Err(error) => {
+                let reason = error.to_string();
+                flight.settle(Outcome::Failed(error));
+                return lease.release_failed(&reason).await;
+            }
+        };
+        let entry = entry_of(&load);
+        let answer = Outcome::Answer { entry: entry.clone(), loaded: Some(plan.loader.loads) };
+        // From here on reads look up for themselves: they may begin after an invalidation that voids this fill.
+        latest = latest.max(flight.close());
+        flight.early(began, answer.clone());
+        match fill(inner, plan, &mut lease, &load, entry, proven).await {
+            Ok(FillReply::Stored) => return flight.settle(answer),
+            Ok(FillReply::Below { floor }) if consistency == Consistency::AsUsual => {
+                consistency = Consistency::Strong;
+                proven = if plan.loader.told { floor } else { proven_by_load(floor) };
+            }
+            Ok(FillReply::Below { .. } | FillReply::Void | FillReply::Older) => return flight.settle(Outcome::Retry),
+            Err(error) if latest > Some(began) => return past_the_shard(inner, plan, flight, &error).await,
+            Err(_) => return flight.settle(Outcome::Retry),
+        }
+    }
+}
+
+/// Takes an entry away that readers of this type cannot use.
+async fn drop_rejected(inner: &Inner, plan: &mut Plan) -> Result<(), ShardError> {
+    plan.rejected = None;
+    let command = Command::drop_entry(plan.key.clone(), plan.space.settings.clone());
+    inner.shard(&plan.key).shard.apply(&[command], 0).await.map(|_| ())
+}
+
+async fn past_the_shard(inner: &Inner, plan: &Plan, flight: &Flight, error: &ShardError) {
+    inner.shard(&plan.key).failed(error);
+    plan.space.counters.fallbacks.increment(1);
+    answer_unleased(inner, plan, flight, Consistency::AsUsual).await;
+}
+
+/// Answers by a load without a lease, which is not stored; reads that joined after it had begun share a second one.
+async fn answer_unleased(inner: &Inner, plan: &Plan, flight: &Flight, consistency: Consistency) {
+    loop {
+        let (began, load) = match load::unleased(inner, plan, consistency).await {
+            Ok(loaded) => loaded,
+            Err(error) => return flight.settle(Outcome::Failed(error)),
+        };
+        let answer = Outcome::Answer { entry: entry_of(&load), loaded: Some(plan.loader.loads) };
+        match flight.close() {
+            Some(latest) if latest > began => flight.early(began, answer),
+            // Nobody has joined since.
+            Some(_) | None => return flight.settle(answer),
+        }
+    }
+}

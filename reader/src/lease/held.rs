@@ -1,0 +1,73 @@
+//! A lease that is held: extended while the load runs, and given back whatever happens.
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use ringtide_core::key::CacheKey;
+use ringtide_core::valkey::{Fill, FillReply, Release, Shard, ShardError, Token};
+use tokio::runtime::Handle;
+use tokio_util::task::TaskTracker;
+
+use crate::cache::Inner;
+
+/// The right to fill one entry. Dropping it gives it back, so that waiters need not wait for its time to pass.
+pub(crate) struct HeldLease {
+    shard: Shard,
+    key: CacheKey,
+    token: Token,
+    tasks: TaskTracker,
+    ended: bool,
+}
+
+impl HeldLease {
+    pub(crate) fn new(inner: &Inner, key: CacheKey, token: Token) -> Self {
+        Self { shard: inner.shard(&key).shard.clone(), key, token, tasks: inner.tasks.clone(), ended: false }
+    }
+
+    pub(crate) fn token(&self) -> Token {
+        self.token
+    }
+
+    /// Extends the lease for as long as this is polled, until it is found to be gone.
+    pub(crate) async fn keep(&self, ttl: Duration) -> Infallible {
+        loop {
+            tokio::time::sleep(ttl / 3).await;
+            match self.shard.extend(&self.key, &self.token, ttl).await {
+                Ok(true) | Err(_) => {}
+                // The load goes on: its caller began before whatever took the lease.
+                Ok(false) => std::future::pending().await,
+            }
+        }
+    }
+
+    /// Sends the fill; every answer but [`FillReply::Below`] ends the lease.
+    pub(crate) async fn fill(&mut self, fill: &Fill) -> Result<FillReply, ShardError> {
+        let reply = self.shard.fill(&self.key, fill).await?;
+        self.ended = match reply {
+            FillReply::Stored | FillReply::Void | FillReply::Older => true,
+            FillReply::Below { .. } => false,
+        };
+        Ok(reply)
+    }
+
+    /// Gives the lease back and tells its waiters that the load failed.
+    pub(crate) async fn release_failed(mut self, reason: &str) {
+        if self.shard.release(&self.key, &self.token, Release::Failed(reason)).await.is_ok() {
+            self.ended = true;
+        }
+    }
+}
+
+impl Drop for HeldLease {
+    fn drop(&mut self) {
+        // Without a runtime there is nobody to send it; the lock's own time ends the lease then.
+        let (false, Ok(runtime)) = (self.ended, Handle::try_current()) else { return };
+        let (shard, key, token) = (self.shard.clone(), self.key.clone(), self.token);
+        let release = async move {
+            if let Err(error) = shard.release(&key, &token, Release::Retry).await {
+                tracing::debug!(key = %key, %error, "lease not given back, it expires");
+            }
+        };
+        self.tasks.spawn_on(release, &runtime);
+    }
+}

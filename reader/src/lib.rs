@@ -1,0 +1,73 @@
+//! A read-through cache for DynamoDB items on a ring of Valkey servers: one load per key, and no stale fill.
+//!
+//! ```no_run
+//! use ringtide::{Cache, SpaceSettings};
+//! # use serde::{Deserialize, Serialize};
+//!
+//! #[derive(Serialize, Deserialize)]
+//! struct Product {
+//!     name: String,
+//! }
+//!
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! let cache = Cache::builder()
+//!     .shard("a", "127.0.0.1:6379")
+//!     .shard("b", "127.0.0.1:6380")
+//!     .space(SpaceSettings::new("product", "product:{pk}"))
+//!     .build()
+//!     .await?;
+//! let products = cache.space::<Product>("product")?;
+//! let tea = products
+//!     .get_or_load(42, || async { Ok::<_, std::io::Error>(Some(Product { name: "tea".into() })) })
+//!     .await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! A load holds its key's lease, and an invalidation takes the lease away, so that a load which began before a change
+//! cannot store what it read. The loads of a key space in plain mode have to be strongly consistent.
+//!
+//! # Layout
+//! ```text
+//! key -> lookup -> flight -> lease -> load -> fill
+//! ```
+//! - `cache`, `builder`: [`Cache`] and its settings
+//! - `space`, `key`: typed key spaces, and what keys are made of
+//! - `lookup`: the `GET` of a hit, and how a miss gets its answer
+//! - `flight`: at most one flight a key in this process, and who may be answered by it
+//! - `lease`: taking the lease, holding it, waiting for another's
+//! - `inbox`: waiters, woken by messages
+//! - `loader`, `load`: what loaders return, and running them
+//! - `fill`: storing what was loaded
+//! - `shard`: a ring shard's connections and its cap on loads while it is down
+//! - `counters`: metrics of a key space
+//! - `dynamodb` (feature `dynamodb`): a ready-made loader
+
+mod builder;
+mod cache;
+mod counters;
+#[cfg(feature = "dynamodb")]
+pub mod dynamodb;
+mod error;
+mod fill;
+mod flight;
+mod inbox;
+mod key;
+mod lease;
+mod load;
+mod loader;
+mod lookup;
+mod shard;
+mod space;
+
+pub use builder::CacheBuilder;
+pub use cache::Cache;
+pub use error::{BoxError, Error};
+pub use key::{IntoKey, IntoKeyParts};
+pub use loader::{Consistency, IntoLoaded, Loaded};
+pub use space::{Space, SpaceSettings};
+
+pub use ringtide_core::config::{self, Config, ConfigError};
+pub use ringtide_core::key::{CacheKey, KeyPart, Mode};
+pub use ringtide_core::ring::Placement;
+pub use ringtide_core::version::Version;

@@ -1,0 +1,56 @@
+//! An origin that counts its loads and holds them until the test lets them go.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use tokio::sync::Semaphore;
+
+#[derive(Clone)]
+pub(crate) struct Origin {
+    state: Arc<State>,
+}
+
+struct State {
+    loads: AtomicUsize,
+    begun: Semaphore,
+    allowed: Semaphore,
+}
+
+impl Origin {
+    /// One whose loads return at once.
+    pub(crate) fn open() -> Self {
+        Self::allowing(Semaphore::MAX_PERMITS)
+    }
+
+    /// One whose loads wait for [`Origin::allow`].
+    pub(crate) fn held() -> Self {
+        Self::allowing(0)
+    }
+
+    fn allowing(loads: usize) -> Self {
+        let (begun, allowed) = (Semaphore::new(0), Semaphore::new(loads));
+        Self { state: Arc::new(State { loads: AtomicUsize::new(0), begun, allowed }) }
+    }
+
+    /// Takes part in a load: counts it as begun, and waits to be allowed; the number of the load, from 1.
+    pub(crate) async fn load(&self) -> usize {
+        let load = self.state.loads.fetch_add(1, Ordering::SeqCst) + 1;
+        self.state.begun.add_permits(1);
+        self.state.allowed.acquire().await.unwrap().forget();
+        load
+    }
+
+    /// Waits for one more load to begin.
+    pub(crate) async fn begun(&self) {
+        self.state.begun.acquire().await.unwrap().forget();
+    }
+
+    /// Lets loads return.
+    pub(crate) fn allow(&self, loads: usize) {
+        self.state.allowed.add_permits(loads);
+    }
+
+    pub(crate) fn loads(&self) -> usize {
+        self.state.loads.load(Ordering::SeqCst)
+    }
+}
