@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use ringtide_core::key::CacheKey;
-use ringtide_core::valkey::{self, InboxEvent, Notice};
+use ringtide_core::valkey::{self, InboxEvent, Notice, Token};
 use tokio::sync::oneshot;
 
 /// Why a waiter was woken.
 #[derive(Clone, Debug)]
 pub(crate) enum Wake {
-    /// The lease was filled; the whole entry, where it was short enough to travel.
-    Filled(Option<Bytes>),
+    /// The lease under this token was filled; the whole entry, where it was short enough to travel.
+    Filled(Token, Option<Bytes>),
     /// The lease was taken away or given back.
     Voided,
     /// The holder's load failed.
@@ -56,7 +56,7 @@ impl Waiters {
     /// Wakes whom an event concerns.
     pub(crate) fn handle(&self, event: InboxEvent) {
         match event {
-            InboxEvent::Notice(Notice::Filled { key, entry }) => self.wake(&key, &Wake::Filled(entry)),
+            InboxEvent::Notice(Notice::Filled { holder, key, entry }) => self.wake(&key, &Wake::Filled(holder, entry)),
             InboxEvent::Notice(Notice::Voided { key }) => self.wake(&key, &Wake::Voided),
             InboxEvent::Notice(Notice::Released { key, reason }) => self.wake(&key, &Wake::Failed(reason)),
             InboxEvent::Up => {
@@ -136,8 +136,9 @@ mod tests {
         let first = waiters.register(&key("a"));
         let mut second = waiters.register(&key("a"));
         drop(first);
-        waiters.handle(InboxEvent::Notice(Notice::Filled { key: key("a"), entry: None }));
-        assert!(matches!(second.woken(Duration::MAX).await, Wake::Filled(None)));
+        let holder = Token::random();
+        waiters.handle(InboxEvent::Notice(Notice::Filled { holder, key: key("a"), entry: None }));
+        assert!(matches!(second.woken(Duration::MAX).await, Wake::Filled(of, None) if of == holder));
         drop(second);
         assert!(waiters.table().by_key.is_empty());
     }

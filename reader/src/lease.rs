@@ -55,7 +55,7 @@ pub(crate) async fn fly(inner: Arc<Inner>, mut plan: Plan, flight: Flight, down:
             Ok(LeaseReply::Wait { .. }) => LeaseOutcome::Wait,
             Err(_) => LeaseOutcome::Failed,
         });
-        let remaining = match reply {
+        let (remaining, holder) = match reply {
             Ok(LeaseReply::Hit(entry)) if plan.rejected.as_ref() == Some(&entry) => {
                 shard.answered();
                 attempts += 1;
@@ -75,9 +75,9 @@ pub(crate) async fn fly(inner: Arc<Inner>, mut plan: Plan, flight: Flight, down:
                 let lease = HeldLease::new(&inner, plan.key.clone(), token);
                 return load_and_fill(&inner, &plan, &flight, lease, floor).await;
             }
-            Ok(LeaseReply::Wait { remaining, .. }) => {
+            Ok(LeaseReply::Wait { remaining, holder, .. }) => {
                 shard.answered();
-                remaining
+                (remaining, holder)
             }
             Err(error) => {
                 if matches!(error, ShardError::TimedOut { .. }) {
@@ -88,12 +88,13 @@ pub(crate) async fn fly(inner: Arc<Inner>, mut plan: Plan, flight: Flight, down:
             }
         };
         match wait(&mut waiter, remaining, patience.saturating_sub(began.elapsed())).await {
-            Wake::Filled(Some(entry)) => {
+            Wake::Filled(of, Some(entry)) if of == holder => {
                 plan.space.counters.wake_time.record(began.elapsed());
                 return answer_filled(&inner, &plan, &flight, began, entry).await;
             }
-            // The next lease call is answered with the entry.
-            Wake::Filled(None) => plan.space.counters.wake_time.record(began.elapsed()),
+            // The next lease call is answered with the entry. So is a notice of an earlier lease that arrived late:
+            // what it carries may have been invalidated before this flight began.
+            Wake::Filled(..) => plan.space.counters.wake_time.record(began.elapsed()),
             Wake::Voided => attempts += 1,
             // Another process's failure may be its own; one load here tells, unless that took too long already.
             Wake::Failed(reason) if failed_elsewhere || began.elapsed() * 2 > inner.settings.load_timeout => {

@@ -18,7 +18,7 @@
 //!
 //! What does not begin so is foreign: a lease waits for it to expire, an invalidation unlinks it.
 //!
-//! A notice, published to an inbox, is one byte of kind, the key's length in two bytes big-endian, the key, and the
+//! A notice, published to an inbox, is one byte of kind, the lease's token, the key's length in two bytes big-endian, the key, and the
 //! rest: `F` (filled) carries the whole entry where that is not longer than the filler's limit, `V` (voided) nothing,
 //! `R` (released) why, at most 200 bytes of UTF-8.
 //!

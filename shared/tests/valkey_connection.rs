@@ -186,7 +186,7 @@ async fn unreadable_messages_are_left_out() {
     for message in [&b""[..], b"?", b"V\0\x02\xff\xfe", b"V\xff\xffab", b"F\0"] {
         redis::cmd("PUBLISH").arg("mine").arg(message).exec_async(&mut raw).await.unwrap();
     }
-    redis::cmd("PUBLISH").arg("mine").arg(b"R\0\x01k\xff!").exec_async(&mut raw).await.unwrap();
+    redis::cmd("PUBLISH").arg("mine").arg(b"R0123456789abcdef\0\x01k\xff!").exec_async(&mut raw).await.unwrap();
     let expected = Notice::Released { key: key("k"), reason: "\u{fffd}!".to_owned() };
     assert_eq!(notice(&mut mine).await, expected);
     nothing_more(&mut raw, &mut mine).await;
@@ -199,7 +199,7 @@ async fn notices_that_nobody_takes_in_time_are_told_to_be_lost() {
     let (shard, mut raw) = (server.shard().await, server.raw().await);
     let mut mine = inbox(&shard, "mine").await;
     let mut publish = redis::cmd("EVAL");
-    publish.arg("for i = 1, tonumber(ARGV[1]) do redis.call('PUBLISH', 'mine', 'V\\0\\1k') end").arg(0).arg(PUBLISHED);
+    publish.arg("for i = 1, tonumber(ARGV[1]) do redis.call('PUBLISH', 'mine', 'V0123456789abcdef\\0\\1k') end").arg(0).arg(PUBLISHED);
     publish.exec_async(&mut raw).await.unwrap();
     let (mut taken, mut lost) = (0, false);
     while taken < PUBLISHED && !lost {

@@ -254,7 +254,7 @@ async fn a_refresh_replaces_what_is_there_and_older() {
     let populated = Applied { refreshed: 1, voided: 1, ..Applied::default() };
     assert_eq!(apply(&shard, &to("a", 6, json("six"), true)).await, populated);
     let stored = get(&mut raw, "a").await.unwrap();
-    assert_eq!(notice(&mut mine).await, Notice::Filled { key: key("a"), entry: Some(stored) });
+    assert_eq!(notice(&mut mine).await, Notice::Filled { holder: token, key: key("a"), entry: Some(stored) });
     assert_eq!(shard.fill(&key("a"), &fill).await.unwrap(), FillReply::Void);
 
     set(&mut raw, "f", b"foreign").await;

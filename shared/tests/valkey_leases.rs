@@ -74,12 +74,13 @@ async fn one_attempt_holds_the_lease_and_asking_again_with_its_token_finds_it() 
     let granted = LeaseReply::Granted { floor: Version::NONE, stale: None };
     assert_eq!(shard.lease(&key("k"), &request(holder)).await.unwrap(), granted);
     assert_eq!(shard.lease(&key("k"), &request(holder)).await.unwrap(), granted);
-    let LeaseReply::Wait { remaining, registered, stale } = shard.lease(&key("k"), &request(other)).await.unwrap()
+    let LeaseReply::Wait { remaining, registered, holder: told, stale } = shard.lease(&key("k"), &request(other)).await.unwrap()
     else {
         panic!("two hold the lease");
     };
     assert!(remaining > Duration::from_secs(3) && remaining <= Duration::from_secs(5), "{remaining:?}");
     assert!(!registered && stale.is_none());
+    assert_eq!(told, holder);
 
     assert!(!shard.extend(&key("k"), &other, Duration::from_secs(50)).await.unwrap());
     assert!(shard.extend(&key("k"), &holder, Duration::from_secs(50)).await.unwrap());
@@ -119,7 +120,7 @@ async fn waiters_are_woken_once_with_the_entry_that_was_stored() {
     assert_eq!(shard.fill(&key("k"), &fill).await.unwrap(), FillReply::Stored);
     let stored = shard.get(&key("k")).await.unwrap().unwrap();
     for inbox in [&mut near, &mut far] {
-        assert_eq!(notice(inbox).await, Notice::Filled { key: key("k"), entry: Some(stored.clone()) });
+        assert_eq!(notice(inbox).await, Notice::Filled { holder: token, key: key("k"), entry: Some(stored.clone()) });
         nothing_more(&mut raw, inbox).await;
     }
     assert_eq!(get(&mut raw, "lock:{k}").await, None);
@@ -139,7 +140,7 @@ async fn a_long_entry_stays_behind_and_a_failed_load_says_why() {
     shard.lease(&key("long"), &request(token)).await.unwrap();
     shard.lease(&key("long"), &wait).await.unwrap();
     shard.fill(&key("long"), &fill_of(token, value(&"x".repeat(1024)))).await.unwrap();
-    assert_eq!(notice(&mut mine).await, Notice::Filled { key: key("long"), entry: None });
+    assert_eq!(notice(&mut mine).await, Notice::Filled { holder: token, key: key("long"), entry: None });
 
     for (release, expected) in [
         (Release::Retry, Notice::Voided { key: key("r") }),
@@ -191,7 +192,7 @@ async fn an_older_fill_gives_waiters_the_newer_entry() {
     let fill = Fill { version: version(7), ..fill_of(token, value_at(7, "old")) };
     assert_eq!(shard.fill(&key("k"), &fill).await.unwrap(), FillReply::Older);
     assert_eq!(get(&mut raw, "k").await.unwrap(), newer);
-    assert_eq!(notice(&mut mine).await, Notice::Filled { key: key("k"), entry: Some(newer) });
+    assert_eq!(notice(&mut mine).await, Notice::Filled { holder: token, key: key("k"), entry: Some(newer) });
     assert_eq!(get(&mut raw, "lock:{k}").await, None);
 }
 
@@ -205,7 +206,7 @@ async fn foreign_locks_are_waited_for_and_never_written_to() {
     for (name, longest) in [("a", 60), ("b", 5), ("c", 5)] {
         let ask = LeaseRequest { inbox: Some("mine"), ..request(Token::random()) };
         let reply = shard.lease(&key(name), &ask).await.unwrap();
-        let LeaseReply::Wait { remaining, registered: false, stale: None } = reply else { panic!("{reply:?}") };
+        let LeaseReply::Wait { remaining, registered: false, stale: None, .. } = reply else { panic!("{reply:?}") };
         assert!(remaining <= Duration::from_secs(longest) && remaining > Duration::from_secs(longest - 2), "{name}");
         assert_eq!(shard.fill(&key(name), &fill_of(ask.token, value("1"))).await.unwrap(), FillReply::Void);
     }

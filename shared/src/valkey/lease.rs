@@ -42,6 +42,8 @@ pub enum LeaseReply {
         remaining: Duration,
         /// Whether the inbox will be told; never where none was given.
         registered: bool,
+        /// The token under which it is held, which its notice names; zeros for a lock that is foreign.
+        holder: Token,
         /// The entry that is there and not fresh, for serving stale.
         stale: Option<Bytes>,
     },
@@ -108,6 +110,7 @@ impl Shard {
                 b'W' => LeaseReply::Wait {
                     remaining: Duration::from_millis(fields.number()?),
                     registered: fields.number()? == 1,
+                    holder: Token::from_bytes(fields.bytes()?.as_ref().try_into().ok()?),
                     stale: fields.bytes(),
                 },
                 _ => return None,

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 
+use super::Token;
 use crate::key::CacheKey;
 
 /// What happened to a lease that somebody waits for.
@@ -9,6 +10,9 @@ use crate::key::CacheKey;
 pub enum Notice {
     /// It was filled.
     Filled {
+        /// The token under which it was held. A notice of an earlier lease may arrive late, and its entry may have been
+        /// invalidated since: only the entry of the lease that was waited for is taken.
+        holder: Token,
         /// The key.
         key: CacheKey,
         /// The whole entry, unless it was too long to travel here.
@@ -40,11 +44,12 @@ impl Notice {
     /// Reads a message; the entry shares its bytes.
     pub(super) fn parse(message: &Bytes) -> Option<Self> {
         let (kind, rest) = message.split_first()?;
+        let (holder, rest) = rest.split_first_chunk()?;
         let (length, rest) = rest.split_first_chunk()?;
         let (key, rest) = rest.split_at_checked(usize::from(u16::from_be_bytes(*length)))?;
         let key = CacheKey::from_utf8(key).ok()?;
         match kind {
-            b'F' => Some(Notice::Filled { key, entry: (!rest.is_empty()).then(|| message.slice_ref(rest)) }),
+            b'F' => Some(Notice::Filled { holder: Token::from_bytes(*holder), key, entry: (!rest.is_empty()).then(|| message.slice_ref(rest)) }),
             b'V' => Some(Notice::Voided { key }),
             b'R' => Some(Notice::Released { key, reason: String::from_utf8_lossy(rest).into_owned() }),
             _ => None,
@@ -59,13 +64,18 @@ mod tests {
     #[test]
     fn messages_are_read_and_others_left() {
         let key = CacheKey::new("ab").unwrap();
-        let read = |message: &'static [u8]| Notice::parse(&Bytes::from_static(message));
-        assert_eq!(read(b"F\0\x02abxyz"), Some(Notice::Filled { key: key.clone(), entry: Some("xyz".into()) }));
-        assert_eq!(read(b"F\0\x02ab"), Some(Notice::Filled { key: key.clone(), entry: None }));
+        let holder = Token::from_bytes(*b"0123456789abcdef");
+        let read = |message: &[u8]| {
+            let (kind, rest) = message.split_at(message.len().min(1));
+            Notice::parse(&[kind, holder.as_bytes(), rest].concat().into())
+        };
+        assert_eq!(read(b"F\0\x02abxyz"), Some(Notice::Filled { holder, key: key.clone(), entry: Some("xyz".into()) }));
+        assert_eq!(read(b"F\0\x02ab"), Some(Notice::Filled { holder, key: key.clone(), entry: None }));
         assert_eq!(read(b"V\0\x02ab"), Some(Notice::Voided { key: key.clone() }));
         assert_eq!(read(b"R\0\x02abwhy"), Some(Notice::Released { key, reason: "why".to_owned() }));
         for unreadable in [&b""[..], b"F", b"F\0", b"F\0\x03ab", b"X\0\x02ab", b"V\0\x01\xff", b"V\0\0"] {
             assert_eq!(read(unreadable), None);
         }
+        assert_eq!(Notice::parse(&Bytes::from_static(b"F0123456789abcde")), None);
     }
 }

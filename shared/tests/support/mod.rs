@@ -236,6 +236,6 @@ pub async fn notice(inbox: &mut Inbox) -> Notice {
 
 /// Shows that nothing else was published: what is sent to the channel now comes next.
 pub async fn nothing_more(raw: &mut MultiplexedConnection, inbox: &mut Inbox) {
-    redis::cmd("PUBLISH").arg(inbox.channel()).arg(b"V\0\x03end").exec_async(raw).await.unwrap();
+    redis::cmd("PUBLISH").arg(inbox.channel()).arg(b"V0123456789abcdef\0\x03end").exec_async(raw).await.unwrap();
     assert_eq!(notice(inbox).await, Notice::Voided { key: key("end") });
 }

@@ -21,7 +21,7 @@ end
 local lock = redis.pcall('GET', KEYS[2])
 local remaining = redis.call('PTTL', KEYS[2])
 if remaining < 0 then remaining = tonumber(ttl) end
-if not is_lock(lock) then return {'W', remaining, 0, stale} end
+if not is_lock(lock) then return {'W', remaining, 0, NO_TOKEN, stale} end
 
 if token_of(lock) == token then
   redis.call('PEXPIRE', KEYS[2], ttl)
@@ -41,4 +41,4 @@ if inbox ~= '' then
     if type(grown) == 'number' then registered = 1 end
   end
 end
-return {'W', remaining, registered, stale}
+return {'W', remaining, registered, token_of(lock), stale}

@@ -8,6 +8,16 @@ if state and not is_kept_whole(key, head) then state = nil end
 local lock = redis.pcall('GET', name)
 if type(lock) == 'table' then lock = 'foreign' end
 
+-- Takes entry and lease away where the image is not stored; like an invalidation, it leaves a floor if loads may lag.
+local function drop(answer)
+  local stored = tombstone > 0 and entomb(key, version, tombstone) or {}
+  if head and (tombstone == 0 or stored.err) then redis.call('UNLINK', key) end
+  local voided = void(key, name, lock)
+  -- A floor that could not be noted down has to be tried again.
+  if stored.err then return stored end
+  return {answer, voided}
+end
+
 if state and not higher(version, max(version_of(head), floor_of(head))) then
   return {'O', raise(key, name, lock, version)}
 end
@@ -15,16 +25,14 @@ end
 if deadline > 0 then
   local now = redis.call('TIME')
   if now[1] * 1000 + math.floor(now[2] / 1000) > deadline then
-    if head then redis.call('UNLINK', key) end
-    return {'L', void(key, name, lock)}
+    return drop('L')
   end
 end
 
 if (state and state ~= TOMBSTONE) or ARGV[3] == '1' then
   local stored = redis.pcall('SET', key, entry, 'PX', ARGV[4])
   if stored.err then
-    if head then redis.call('UNLINK', key) end
-    return {head and 'D' or 'A', void(key, name, lock)}
+    return drop(head and 'D' or 'A')
   end
   if not lock then return {'R', 0} end
   redis.call('UNLINK', name)
