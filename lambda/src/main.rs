@@ -11,9 +11,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 async fn main() -> Result<(), lambda_runtime::Error> {
     tracing_subscriber::fmt()
         .json()
-        .with_env_filter(
-            tracing_subscriber::EnvFilter::try_from_env("RINGTIDE_LOG").unwrap_or_else(|_| "info".into()),
-        )
+        .with_env_filter(tracing_subscriber::EnvFilter::try_from_env("RINGTIDE_LOG").unwrap_or_else(|_| "info".into()))
         .init();
     let config = settings::load(std::env::vars().collect())?;
     let handler = Handler::connect(&config)

@@ -207,12 +207,7 @@ mod tests {
     use super::*;
 
     fn any_entry() -> impl Strategy<Value = Entry> {
-        let state = prop_oneof![
-            Just(State::Tombstone),
-            Just(State::Value),
-            Just(State::Negative),
-            Just(State::Stale)
-        ];
+        let state = prop_oneof![Just(State::Tombstone), Just(State::Value), Just(State::Negative), Just(State::Stale)];
         let codec = prop_oneof![Just(Codec::Raw), Just(Codec::Json), Just(Codec::MessagePack)];
         let compression = prop_oneof![Just(Compression::None), Just(Compression::Zstd)];
         let version = any::<[u8; 28]>().prop_map(Version::from_bytes);

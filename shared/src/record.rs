@@ -7,8 +7,8 @@ mod sequence;
 use std::fmt;
 use std::sync::Arc;
 
-pub use attribute::{Attribute, AttributeError, Attributes, canonical_number};
 pub(crate) use attribute::write_json_object;
+pub use attribute::{Attribute, AttributeError, Attributes, canonical_number};
 pub use json::{JsonImage, UnreadableRecord, record_from_json, stream_of_arn};
 pub use sequence::{InvalidSequenceNumber, SequenceNumber};
 

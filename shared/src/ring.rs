@@ -129,11 +129,7 @@ impl Ring {
     /// Finds a shard's index by its name.
     #[must_use]
     pub fn find(&self, name: &ShardName) -> Option<ShardIndex> {
-        let at = self
-            .membership
-            .shards
-            .binary_search_by(|shard| shard.name.cmp(name))
-            .ok()?;
+        let at = self.membership.shards.binary_search_by(|shard| shard.name.cmp(name)).ok()?;
         u16::try_from(at).ok().map(ShardIndex)
     }
 

@@ -90,9 +90,7 @@ mod tests {
 
     #[test]
     fn stream_positions_compare_by_stream_first_and_as_numbers() {
-        let at = |created, digits: &str| {
-            Version::from_sequence(created, &digits.parse().expect("a sequence number"))
-        };
+        let at = |created, digits: &str| Version::from_sequence(created, &digits.parse().expect("a sequence number"));
         assert!(at(1, "9") < at(1, "10"));
         assert!(at(1, "9999999999999999999999999999999999999999") < at(2, "1"));
     }

@@ -199,7 +199,10 @@ async fn notices_that_nobody_takes_in_time_are_told_to_be_lost() {
     let (shard, mut raw) = (server.shard().await, server.raw().await);
     let mut mine = inbox(&shard, "mine").await;
     let mut publish = redis::cmd("EVAL");
-    publish.arg("for i = 1, tonumber(ARGV[1]) do redis.call('PUBLISH', 'mine', 'V0123456789abcdef\\0\\1k') end").arg(0).arg(PUBLISHED);
+    publish
+        .arg("for i = 1, tonumber(ARGV[1]) do redis.call('PUBLISH', 'mine', 'V0123456789abcdef\\0\\1k') end")
+        .arg(0)
+        .arg(PUBLISHED);
     publish.exec_async(&mut raw).await.unwrap();
     let (mut taken, mut lost) = (0, false);
     while taken < PUBLISHED && !lost {

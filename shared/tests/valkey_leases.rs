@@ -74,7 +74,8 @@ async fn one_attempt_holds_the_lease_and_asking_again_with_its_token_finds_it() 
     let granted = LeaseReply::Granted { floor: Version::NONE, stale: None };
     assert_eq!(shard.lease(&key("k"), &request(holder)).await.unwrap(), granted);
     assert_eq!(shard.lease(&key("k"), &request(holder)).await.unwrap(), granted);
-    let LeaseReply::Wait { remaining, registered, holder: told, stale } = shard.lease(&key("k"), &request(other)).await.unwrap()
+    let LeaseReply::Wait { remaining, registered, holder: told, stale } =
+        shard.lease(&key("k"), &request(other)).await.unwrap()
     else {
         panic!("two hold the lease");
     };

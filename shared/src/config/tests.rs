@@ -131,9 +131,7 @@ fn all_violations_are_told_at_once_with_place_and_remedy() {
 
 #[test]
 fn two_tables_cannot_feed_a_space_that_compares_versions() {
-    let text = format!(
-        "{MINIMAL}\naction = \"refresh\"\n[[routes]]\ntable = \"others\"\nspace = \"product\"\n"
-    );
+    let text = format!("{MINIMAL}\naction = \"refresh\"\n[[routes]]\ntable = \"others\"\nspace = \"product\"\n");
     let found = violations(&text);
     assert!(found[0].contains("routes[0]") && found[0].contains("\"others\""), "{found:?}");
 }
@@ -159,7 +157,11 @@ fn the_environment_overrides_the_file() {
 fn no_error_and_no_debug_text_shows_a_password() {
     let config = parse(&format!("valkey = {{ password = \"hush\" }}\n{MINIMAL}")).unwrap();
     assert!(!format!("{config:?}").contains("hush"));
-    for malformed in ["[valkey]\npassword = \"hush\" x", "[valkey]\npassword = [\"hush\"]", "valkey = { password = \"hush\", tls = 3 }"] {
+    for malformed in [
+        "[valkey]\npassword = \"hush\" x",
+        "[valkey]\npassword = [\"hush\"]",
+        "valkey = { password = \"hush\", tls = 3 }",
+    ] {
         let error = parse(malformed).unwrap_err();
         assert!(!format!("{error} {error:?}").contains("hush"), "{error:?}");
     }

@@ -148,18 +148,32 @@ impl Checker {
         match parse_duration(&text) {
             Some(duration) if !duration.is_zero() => duration,
             Some(_) | None => {
-                self.refuse(place, format!("{text:?} is not a duration"), "write for example \"250ms\", \"10s\", \"5m\" or \"1h\"");
+                self.refuse(
+                    place,
+                    format!("{text:?} is not a duration"),
+                    "write for example \"250ms\", \"10s\", \"5m\" or \"1h\"",
+                );
                 default
             }
         }
     }
 
-    fn whole<T: TryFrom<i64>>(&mut self, place: &str, raw: Option<i64>, range: std::ops::RangeInclusive<i64>, default: T) -> T {
+    fn whole<T: TryFrom<i64>>(
+        &mut self,
+        place: &str,
+        raw: Option<i64>,
+        range: std::ops::RangeInclusive<i64>,
+        default: T,
+    ) -> T {
         let Some(number) = raw else { return default };
         match T::try_from(number) {
             Ok(value) if range.contains(&number) => value,
             Ok(_) | Err(_) => {
-                self.refuse(place, format!("{number} is out of range"), format!("use {} to {}", range.start(), range.end()));
+                self.refuse(
+                    place,
+                    format!("{number} is out of range"),
+                    format!("use {} to {}", range.start(), range.end()),
+                );
                 default
             }
         }
@@ -170,7 +184,11 @@ impl Checker {
         if let Some(url) = &raw.endpoint_url
             && !(url.starts_with("http://") || url.starts_with("https://"))
         {
-            self.refuse("aws.endpoint_url", format!("{url:?} is not an HTTP address"), "write for example \"http://127.0.0.1:4566\"");
+            self.refuse(
+                "aws.endpoint_url",
+                format!("{url:?} is not an HTTP address"),
+                "write for example \"http://127.0.0.1:4566\"",
+            );
         }
         Aws { region: raw.region, endpoint_url: raw.endpoint_url }
     }
@@ -179,21 +197,33 @@ impl Checker {
         self.unknown("valkey", &raw.unknown);
         let password = match (raw.password, raw.password_file) {
             (Some(_), Some(_)) => {
-                self.refuse("valkey.password_file", "the password is given twice", "give valkey.password (by RINGTIDE_VALKEY_PASSWORD) or valkey.password_file");
+                self.refuse(
+                    "valkey.password_file",
+                    "the password is given twice",
+                    "give valkey.password (by RINGTIDE_VALKEY_PASSWORD) or valkey.password_file",
+                );
                 None
             }
             (Some(password), None) => Some(Secret::new(password)),
             (None, Some(path)) => match std::fs::read_to_string(&path) {
                 Ok(text) => Some(Secret::new(text.trim_end_matches(['\r', '\n']).to_owned())),
                 Err(error) => {
-                    self.refuse("valkey.password_file", format!("{path} cannot be read: {error}"), "name a file that this process may read");
+                    self.refuse(
+                        "valkey.password_file",
+                        format!("{path} cannot be read: {error}"),
+                        "name a file that this process may read",
+                    );
                     None
                 }
             },
             (None, None) => None,
         };
         if raw.username.is_some() && password.is_none() {
-            self.refuse("valkey.username", "a user without a password", "set RINGTIDE_VALKEY_PASSWORD or valkey.password_file");
+            self.refuse(
+                "valkey.username",
+                "a user without a password",
+                "set RINGTIDE_VALKEY_PASSWORD or valkey.password_file",
+            );
         }
         Valkey {
             username: raw.username,
@@ -210,7 +240,11 @@ impl Checker {
         self.unknown("ring", &raw.unknown);
         let placement = raw.placement.map_or(Placement::default(), |text| {
             text.parse().unwrap_or_else(|_| {
-                self.refuse("ring.placement", format!("{text:?} is not a placement"), "use ringtide, skipper or go-redis");
+                self.refuse(
+                    "ring.placement",
+                    format!("{text:?} is not a placement"),
+                    "use ringtide, skipper or go-redis",
+                );
                 Placement::default()
             })
         });
@@ -225,7 +259,11 @@ impl Checker {
                 }
                 (name, _) => {
                     let missing = if name.is_none() { "name" } else { "address" };
-                    self.refuse(format!("{place}.{missing}"), format!("the ring shard has no {missing}"), "write name = \"a\" and address = \"host:6379\"");
+                    self.refuse(
+                        format!("{place}.{missing}"),
+                        format!("the ring shard has no {missing}"),
+                        "write name = \"a\" and address = \"host:6379\"",
+                    );
                 }
             }
         }
@@ -249,7 +287,11 @@ impl Checker {
         self.unknown(&section, &raw.unknown);
         let template = match raw.key.as_deref().map(Template::parse) {
             Some(Ok(template)) if template.prefix().is_empty() => {
-                self.refuse(at("key"), "the template begins with a placeholder, so that its keys cannot be told from others", "begin it with a text of its own, for example \"product:{pk}\"");
+                self.refuse(
+                    at("key"),
+                    "the template begins with a placeholder, so that its keys cannot be told from others",
+                    "begin it with a text of its own, for example \"product:{pk}\"",
+                );
                 None
             }
             Some(Ok(template)) => Some(template),
@@ -265,7 +307,11 @@ impl Checker {
         let mode_name = raw.mode.as_deref().unwrap_or("plain");
         let only_in = |check: &mut Self, set: bool, field: &str, mode: &str| {
             if set && mode_name != mode {
-                check.refuse(at(field), format!("{field} has no meaning in mode {mode_name}"), format!("remove it, or use mode = \"{mode}\""));
+                check.refuse(
+                    at(field),
+                    format!("{field} has no meaning in mode {mode_name}"),
+                    format!("remove it, or use mode = \"{mode}\""),
+                );
             }
         };
         only_in(self, raw.settle.is_some(), "settle", "settle");
@@ -277,12 +323,15 @@ impl Checker {
         let mode = match (mode_name, raw.version_attribute) {
             ("plain", _) => Mode::Plain,
             ("settle", _) => Mode::Settle { after: settle },
-            ("versioned", Some(attribute)) if !attribute.is_empty() => Mode::Versioned {
-                attribute,
-                tombstone: (!raw.consistent_loads.unwrap_or(true)).then_some(tombstone),
-            },
+            ("versioned", Some(attribute)) if !attribute.is_empty() => {
+                Mode::Versioned { attribute, tombstone: (!raw.consistent_loads.unwrap_or(true)).then_some(tombstone) }
+            }
             ("versioned", _) => {
-                self.refuse(at("version_attribute"), "mode versioned needs the attribute that holds the version", "write version_attribute = \"version\"");
+                self.refuse(
+                    at("version_attribute"),
+                    "mode versioned needs the attribute that holds the version",
+                    "write version_attribute = \"version\"",
+                );
                 Mode::Plain
             }
             (other, _) => {
@@ -292,7 +341,11 @@ impl Checker {
         };
         let ttl_jitter = raw.ttl_jitter.unwrap_or(0.1);
         if !(0.0..=0.9).contains(&ttl_jitter) {
-            self.refuse(at("ttl_jitter"), format!("{ttl_jitter} is out of range"), "use a part of the time to live, 0 to 0.9");
+            self.refuse(
+                at("ttl_jitter"),
+                format!("{ttl_jitter} is out of range"),
+                "use a part of the time to live, 0 to 0.9",
+            );
         }
         let ttl = self.duration(&at("ttl"), raw.ttl, Duration::from_secs(3600));
         let negative_ttl = self.duration(&at("negative_ttl"), raw.negative_ttl, Duration::from_secs(60));
@@ -307,7 +360,12 @@ impl Checker {
         })
     }
 
-    fn route(&mut self, index: usize, raw: RawRoute, spaces: &BTreeMap<String, Option<Arc<KeySpace>>>) -> Option<Route> {
+    fn route(
+        &mut self,
+        index: usize,
+        raw: RawRoute,
+        spaces: &BTreeMap<String, Option<Arc<KeySpace>>>,
+    ) -> Option<Route> {
         let section = format!("routes[{index}]");
         let at = |field: &str| format!("{section}.{field}");
         self.unknown(&section, &raw.unknown);
@@ -317,7 +375,14 @@ impl Checker {
         let space = match raw.space.as_deref().map(|name| (name, spaces.get(name))) {
             Some((_, Some(space))) => space.clone(),
             Some((name, None)) => {
-                self.refuse(at("space"), format!("there is no key space {name:?}"), format!("define [spaces.{name}], or use one of: {}", spaces.keys().cloned().collect::<Vec<_>>().join(", ")));
+                self.refuse(
+                    at("space"),
+                    format!("there is no key space {name:?}"),
+                    format!(
+                        "define [spaces.{name}], or use one of: {}",
+                        spaces.keys().cloned().collect::<Vec<_>>().join(", ")
+                    ),
+                );
                 None
             }
             None => {
@@ -327,26 +392,40 @@ impl Checker {
         };
         let on = self.events(&at("on"), raw.on);
         let action = match raw.action.as_deref().unwrap_or("invalidate") {
-            "refresh" => RouteAction::Refresh { projection: raw.projection.clone(), populate: raw.populate.unwrap_or(false) },
+            "refresh" => {
+                RouteAction::Refresh { projection: raw.projection.clone(), populate: raw.populate.unwrap_or(false) }
+            }
             action => {
                 if action != "invalidate" {
                     self.refuse(at("action"), format!("{action:?} is not an action"), "use invalidate or refresh");
                 }
                 for (field, set) in [("projection", raw.projection.is_some()), ("populate", raw.populate.is_some())] {
                     if set {
-                        self.refuse(at(field), format!("{field} has no meaning for the action invalidate"), "remove it, or use action = \"refresh\"");
+                        self.refuse(
+                            at(field),
+                            format!("{field} has no meaning for the action invalidate"),
+                            "remove it, or use action = \"refresh\"",
+                        );
                     }
                 }
                 RouteAction::Invalidate
             }
         };
         if raw.projection.as_ref().is_some_and(Vec::is_empty) {
-            self.refuse(at("projection"), "the projection is empty", "name attributes, or remove it to store all of them");
+            self.refuse(
+                at("projection"),
+                "the projection is empty",
+                "name attributes, or remove it to store all of them",
+            );
         }
         let space = space?;
         for placeholder in raw.attributes.keys() {
             if !space.template.attributes().any(|name| name == placeholder) {
-                self.refuse(at("attributes"), format!("the template {:?} has no placeholder {placeholder:?}", space.template.to_string()), "use the names that the template has in braces");
+                self.refuse(
+                    at("attributes"),
+                    format!("the template {:?} has no placeholder {placeholder:?}", space.template.to_string()),
+                    "use the names that the template has in braces",
+                );
             }
         }
         let attributes = space
@@ -375,10 +454,15 @@ impl Checker {
     /// Versions are compared for one item only, so that a key space which compares them has one table that feeds it.
     fn one_item_spaces(&mut self, routes: &[Route]) {
         for route in routes.iter().filter(|route| route.compares_versions()) {
-            if let Some(other) = routes.iter().find(|other| other.space.name == route.space.name && other.table != route.table) {
+            if let Some(other) =
+                routes.iter().find(|other| other.space.name == route.space.name && other.table != route.table)
+            {
                 self.refuse(
                     &route.place,
-                    format!("the key space {:?} compares versions, and {} feeds it from another table, {:?}", &*route.space.name, other.place, other.table),
+                    format!(
+                        "the key space {:?} compares versions, and {} feeds it from another table, {:?}",
+                        &*route.space.name, other.place, other.table
+                    ),
                     "give each table a key space of its own, or use mode = \"plain\" and action = \"invalidate\"",
                 );
             }
@@ -390,20 +474,43 @@ impl Checker {
         let application = raw.application.unwrap_or_else(|| "ringtide".to_owned());
         let table_name = |b: u8| b.is_ascii_alphanumeric() || b"_.-".contains(&b);
         if !(3..=255).contains(&application.len()) || !application.bytes().all(table_name) {
-            self.refuse("worker.application", format!("{application:?} cannot be the name of a DynamoDB table"), "use 3 to 255 letters, digits, \"_\", \".\" and \"-\"");
+            self.refuse(
+                "worker.application",
+                format!("{application:?} cannot be the name of a DynamoDB table"),
+                "use 3 to 255 letters, digits, \"_\", \".\" and \"-\"",
+            );
         }
         let listen = raw.listen.as_deref().unwrap_or("127.0.0.1:9464");
-        let listen = if listen.is_empty() { None } else { listen.parse::<SocketAddr>().map_err(|_| ()).map_or_else(|()| {
-            self.refuse("worker.listen", format!("{listen:?} is not an address"), "write for example \"0.0.0.0:9464\", or \"\" for none");
+        let listen = if listen.is_empty() {
             None
-        }, Some) };
+        } else {
+            listen.parse::<SocketAddr>().map_err(|_| ()).map_or_else(
+                |()| {
+                    self.refuse(
+                        "worker.listen",
+                        format!("{listen:?} is not an address"),
+                        "write for example \"0.0.0.0:9464\", or \"\" for none",
+                    );
+                    None
+                },
+                Some,
+            )
+        };
         Worker {
             application,
             listen,
             idle_poll: self.duration("worker.idle_poll", raw.idle_poll, Duration::from_millis(500)),
             max_reads_per_second: self.whole("worker.max_reads_per_second", raw.max_reads_per_second, 1..=1000, 10),
-            discovery_interval: self.duration("worker.discovery_interval", raw.discovery_interval, Duration::from_secs(30)),
-            checkpoint_interval: self.duration("worker.checkpoint_interval", raw.checkpoint_interval, Duration::from_secs(1)),
+            discovery_interval: self.duration(
+                "worker.discovery_interval",
+                raw.discovery_interval,
+                Duration::from_secs(30),
+            ),
+            checkpoint_interval: self.duration(
+                "worker.checkpoint_interval",
+                raw.checkpoint_interval,
+                Duration::from_secs(1),
+            ),
             lease_timeout: self.duration("worker.lease_timeout", raw.lease_timeout, Duration::from_secs(10)),
             drain_timeout: self.duration("worker.drain_timeout", raw.drain_timeout, Duration::from_secs(20)),
             unhealthy_after: self.duration("worker.unhealthy_after", raw.unhealthy_after, Duration::from_secs(60)),
@@ -419,11 +526,20 @@ impl Checker {
             lease_ttl: self.duration("reader.lease_ttl", raw.lease_ttl, default.lease_ttl),
             load_timeout: self.duration("reader.load_timeout", raw.load_timeout, default.load_timeout),
             max_attempts: self.whole("reader.max_attempts", raw.max_attempts, 1..=100, default.max_attempts),
-            max_fallback_loads: self.whole("reader.max_fallback_loads", raw.max_fallback_loads, 1..=100_000, default.max_fallback_loads),
+            max_fallback_loads: self.whole(
+                "reader.max_fallback_loads",
+                raw.max_fallback_loads,
+                1..=100_000,
+                default.max_fallback_loads,
+            ),
             inline_max: self.whole("reader.inline_max", raw.inline_max, 0..=1_048_576, default.inline_max),
         };
         if reader.lease_ttl < Duration::from_millis(100) {
-            self.refuse("reader.lease_ttl", "a lease shorter than 100ms expires while it is being extended", "use 1s or more");
+            self.refuse(
+                "reader.lease_ttl",
+                "a lease shorter than 100ms expires while it is being extended",
+                "use 1s or more",
+            );
         }
         reader
     }

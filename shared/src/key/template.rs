@@ -161,8 +161,7 @@ impl Template {
         let (prefix, mut rest) = literal(text, 0)?;
         let mut placeholders: Vec<Placeholder> = Vec::new();
         while let Some(at) = rest {
-            let (name, after_name) =
-                text[at + 1..].split_once('}').ok_or(TemplateError::Unclosed { at })?;
+            let (name, after_name) = text[at + 1..].split_once('}').ok_or(TemplateError::Unclosed { at })?;
             if name.is_empty() {
                 return Err(TemplateError::Unnamed { at });
             }

@@ -24,7 +24,10 @@ impl Pipeline {
     /// Every address and TLS setting that cannot be used. A ring shard that is down is no error: its commands wait.
     pub fn connect(config: &Config) -> Result<Connected, Vec<Violation>> {
         let ring = Ring::new(config.ring.clone()).map_err(|errors| {
-            errors.into_iter().map(|e| Violation::new("ring", e.to_string(), "mend [[ring.shards]]")).collect::<Vec<_>>()
+            errors
+                .into_iter()
+                .map(|e| Violation::new("ring", e.to_string(), "mend [[ring.shards]]"))
+                .collect::<Vec<_>>()
         })?;
         let mut violations = Vec::new();
         let mut shards = Vec::new();
@@ -42,9 +45,9 @@ impl Pipeline {
             return Err(violations);
         }
         let limits = Limits { capacity: config.worker.log_capacity, ..Limits::default() };
-        let targets = shards.iter().map(|shard| -> (ShardName, Arc<dyn RingShard>) {
-            (shard.name().clone(), Arc::new(shard.clone()))
-        });
+        let targets = shards
+            .iter()
+            .map(|shard| -> (ShardName, Arc<dyn RingShard>) { (shard.name().clone(), Arc::new(shard.clone())) });
         let history = RingHistory::new(ring, config.longest_ttl_ms());
         let pipeline = Pipeline::start(Router::new(config.routes.clone()), history, targets, limits);
         Ok(Connected { pipeline, shards })

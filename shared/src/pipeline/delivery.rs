@@ -163,9 +163,10 @@ impl Pipeline {
         count(&planned.counts);
         planned.parked.iter().for_each(park);
         // A batch that settles has two parts: the page is delivered when both are.
-        let parts_of = planned.batches.iter().flat_map(|batch| {
-            std::iter::repeat_n(batch.first_record, if batch.settle.is_some() { 2 } else { 1 })
-        });
+        let parts_of = planned
+            .batches
+            .iter()
+            .flat_map(|batch| std::iter::repeat_n(batch.first_record, if batch.settle.is_some() { 2 } else { 1 }));
         let (ticket, parts) = Ticket::new(parts_of);
         let mut parts = parts.into_iter();
         let mut touched = BTreeSet::new();

@@ -70,12 +70,7 @@ pub struct Counts {
 ///
 /// Commands for one key of the page become one. Each goes to every ring shard that may hold its key at `now_ms`.
 #[must_use]
-pub fn plan(
-    router: &Router,
-    ring: &RingHistory,
-    now_ms: u64,
-    page: &[Result<ChangeRecord, UnreadableRecord>],
-) -> Plan {
+pub fn plan(router: &Router, ring: &RingHistory, now_ms: u64, page: &[Result<ChangeRecord, UnreadableRecord>]) -> Plan {
     let mut plan = Plan::default();
     let mut coalesced = Coalesced::with_capacity(page.len());
     for (index, record) in page.iter().enumerate() {

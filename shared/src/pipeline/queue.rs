@@ -250,7 +250,8 @@ impl Queue {
             }
         }
         tracing::warn!(ring_shard = %self.name, reason = flush.reason, names = removed, "flushed key spaces of a ring shard");
-        counter!(names::FLUSHES, names::RING_SHARD => self.name.to_string(), names::REASON => flush.reason).increment(1);
+        counter!(names::FLUSHES, names::RING_SHARD => self.name.to_string(), names::REASON => flush.reason)
+            .increment(1);
         counter!(names::FLUSHED_KEYS, names::RING_SHARD => self.name.to_string()).increment(removed);
         backoff.reset();
         self.set_healthy(true);
@@ -321,7 +322,8 @@ impl Queue {
             ("voided", applied.voided),
         ];
         for (outcome, count) in outcomes.into_iter().filter(|(_, count)| *count > 0) {
-            counter!(names::APPLIED, names::RING_SHARD => self.name.to_string(), names::OUTCOME => outcome).increment(count);
+            counter!(names::APPLIED, names::RING_SHARD => self.name.to_string(), names::OUTCOME => outcome)
+                .increment(count);
         }
     }
 

@@ -41,7 +41,11 @@ impl RingShard for Scripted {
             }
             let refresh = commands.iter().any(|c| matches!(c.action, Action::Refresh { .. }));
             if refresh && self.refuses_refreshes.load(Ordering::SeqCst) {
-                return Err(ShardError::Rejected { shard: "a".into(), code: "OOM".into(), text: "command not allowed".into() });
+                return Err(ShardError::Rejected {
+                    shard: "a".into(),
+                    code: "OOM".into(),
+                    text: "command not allowed".into(),
+                });
             }
             self.applied.lock().unwrap().extend(commands.iter().map(|c| c.key.to_string()));
             Ok(Applied::default())

@@ -40,19 +40,13 @@ impl Attributes for JsonImage {
     fn pick(&self, names: &[String]) -> Result<Vec<Option<Attribute>>, AttributeError> {
         let mut deserializer = serde_json::Deserializer::from_str(self.0.get());
         let found = Pick(names).deserialize(&mut deserializer).map_err(|e| AttributeError::Image(e.to_string()))?;
-        found
-            .into_iter()
-            .zip(names)
-            .map(|(raw, name)| raw.map(|raw| decode(name, raw)).transpose())
-            .collect()
+        found.into_iter().zip(names).map(|(raw, name)| raw.map(|raw| decode(name, raw)).transpose()).collect()
     }
 
     fn all(&self) -> Result<BTreeMap<String, Attribute>, AttributeError> {
         let raw: BTreeMap<String, &RawValue> =
             serde_json::from_str(self.0.get()).map_err(|e| AttributeError::Image(e.to_string()))?;
-        raw.into_iter()
-            .map(|(name, raw)| decode(&name, raw).map(|value| (name, value)))
-            .collect()
+        raw.into_iter().map(|(name, raw)| decode(&name, raw).map(|value| (name, value))).collect()
     }
 }
 
@@ -73,13 +67,17 @@ fn read(text: &RawValue, known: &mut UnreadableRecord) -> Result<ChangeRecord, S
     let fields: Fields = serde_json::from_str(text.get()).map_err(|e| e.to_string())?;
     let stream = fields.event_source_arn.as_deref().map(text_of).transpose()?.as_deref().and_then(stream_of_arn);
     known.table = stream.as_ref().map(|stream| stream.table.clone());
-    let change: Change =
-        fields.dynamodb.ok_or("it has no \"dynamodb\" part").and_then(|raw| parse(&raw).map_err(|_| "its \"dynamodb\" part is not an object"))?;
+    let change: Change = fields
+        .dynamodb
+        .ok_or("it has no \"dynamodb\" part")
+        .and_then(|raw| parse(&raw).map_err(|_| "its \"dynamodb\" part is not an object"))?;
     let sequence = change.sequence_number.as_deref().ok_or("it has no \"SequenceNumber\"")?;
-    let sequence: SequenceNumber = text_of(sequence)?.parse().map_err(|e: super::InvalidSequenceNumber| e.to_string())?;
+    let sequence: SequenceNumber =
+        text_of(sequence)?.parse().map_err(|e: super::InvalidSequenceNumber| e.to_string())?;
     known.sequence = Some(sequence);
     let event = text_of(fields.event_name.as_deref().ok_or("it has no \"eventName\"")?)?;
-    let event = EventName::parse(&event).ok_or_else(|| format!("its \"eventName\" {event:?} is not INSERT, MODIFY or REMOVE"))?;
+    let event = EventName::parse(&event)
+        .ok_or_else(|| format!("its \"eventName\" {event:?} is not INSERT, MODIFY or REMOVE"))?;
     let image = |raw: Option<Box<RawValue>>| {
         raw.filter(|raw| raw.get() != "null").map(|raw| Box::new(JsonImage(raw)) as Box<dyn Attributes>)
     };

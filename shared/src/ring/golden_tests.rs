@@ -37,10 +37,7 @@ fn one() -> u32 {
 }
 
 fn bytes(hex: &str) -> Vec<u8> {
-    (0..hex.len())
-        .step_by(2)
-        .map(|at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap())
-        .collect()
+    (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap()).collect()
 }
 
 fn check(placement: Placement, text: &str, least_cases: usize) {
@@ -48,39 +45,20 @@ fn check(placement: Placement, text: &str, least_cases: usize) {
     assert!(vectors.keys_hex.len() >= 200 && vectors.cases.len() >= least_cases);
     let keys: Vec<Vec<u8>> = vectors.keys_hex.iter().map(|hex| bytes(hex)).collect();
     for case in &vectors.cases {
-        let spec = |s: &Shard| ShardSpec {
-            name: s.name.as_str().into(),
-            address: s.address.clone(),
-            weight: s.weight,
-        };
+        let spec = |s: &Shard| ShardSpec { name: s.name.as_str().into(), address: s.address.clone(), weight: s.weight };
         let shards = case.shards.iter().map(spec).collect();
-        let ring = Ring::new(Membership {
-            epoch: 1,
-            changed_at_ms: 0,
-            placement,
-            shards,
-        })
-        .unwrap();
+        let ring = Ring::new(Membership { epoch: 1, changed_at_ms: 0, placement, shards }).unwrap();
         assert_eq!(case.owners.len(), keys.len());
         for (key, owner) in keys.iter().zip(&case.owners) {
             let shown = String::from_utf8_lossy(key);
             let count = case.shards.len();
-            assert_eq!(
-                ring.owner(key).name.as_str(),
-                case.shards[*owner].name,
-                "{shown:?} on {count} shards"
-            );
+            assert_eq!(ring.owner(key).name.as_str(), case.shards[*owner].name, "{shown:?} on {count} shards");
         }
         for (key, slot) in keys.iter().zip(&vectors.slots) {
             assert_eq!(ring.slot(key), *slot);
         }
         if let Some(expected) = &case.table_xxh64 {
-            let table: Vec<u8> = ring
-                .table
-                .slots()
-                .iter()
-                .flat_map(|index| index.0.to_le_bytes())
-                .collect();
+            let table: Vec<u8> = ring.table.slots().iter().flat_map(|index| index.0.to_le_bytes()).collect();
             assert_eq!(format!("{:016x}", xxh64(&table, 0)), *expected);
         }
     }
@@ -88,27 +66,15 @@ fn check(placement: Placement, text: &str, least_cases: usize) {
 
 #[test]
 fn skipper_places_keys_the_same() {
-    check(
-        Placement::Skipper,
-        include_str!("../../../tests/golden/ring/skipper.json"),
-        6,
-    );
+    check(Placement::Skipper, include_str!("../../../tests/golden/ring/skipper.json"), 6);
 }
 
 #[test]
 fn go_redis_places_keys_the_same() {
-    check(
-        Placement::GoRedis,
-        include_str!("../../../tests/golden/ring/go-redis.json"),
-        4,
-    );
+    check(Placement::GoRedis, include_str!("../../../tests/golden/ring/go-redis.json"), 4);
 }
 
 #[test]
 fn the_default_placement_is_as_documented() {
-    check(
-        Placement::Ringtide,
-        include_str!("../../../tests/golden/ring/ringtide.json"),
-        7,
-    );
+    check(Placement::Ringtide, include_str!("../../../tests/golden/ring/ringtide.json"), 7);
 }

@@ -38,9 +38,7 @@ pub struct Change {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ChangeError {
     /// The epoch is lower than the current one.
-    #[error(
-        "membership of epoch {offered} is older than the current epoch {current}; give the change a higher epoch"
-    )]
+    #[error("membership of epoch {offered} is older than the current epoch {current}; give the change a higher epoch")]
     Older {
         /// Epoch in use.
         current: u64,
@@ -54,9 +52,7 @@ pub enum ChangeError {
         epoch: u64,
     },
     /// The memberships handed in are not in the order of their epochs.
-    #[error(
-        "membership of epoch {before} is listed before that of epoch {after}; list them by rising epoch"
-    )]
+    #[error("membership of epoch {before} is listed before that of epoch {after}; list them by rising epoch")]
     Unordered {
         /// Epoch that stands first.
         before: u64,
@@ -74,22 +70,14 @@ pub enum ChangeError {
 }
 
 fn list(violations: &[RingError]) -> String {
-    violations
-        .iter()
-        .map(ToString::to_string)
-        .collect::<Vec<_>>()
-        .join("; ")
+    violations.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
 }
 
 impl RingHistory {
     /// Starts from one ring, with a window in milliseconds.
     #[must_use]
     pub fn new(current: Ring, window_ms: u64) -> Self {
-        Self {
-            current: Arc::new(current),
-            earlier: Vec::new(),
-            window_ms,
-        }
+        Self { current: Arc::new(current), earlier: Vec::new(), window_ms }
     }
 
     /// Restores a history from its memberships, oldest first, the last of them current.
@@ -104,10 +92,7 @@ impl RingHistory {
         now_ms: u64,
     ) -> Result<Self, ChangeError> {
         let mut memberships = memberships.into_iter();
-        let no_membership = || ChangeError::Invalid {
-            epoch: 0,
-            violations: vec![RingError::NoShard],
-        };
+        let no_membership = || ChangeError::Invalid { epoch: 0, violations: vec![RingError::NoShard] };
         let first = make_ring(memberships.next().ok_or_else(no_membership)?)?;
         let mut history = Self::new(first, window_ms);
         for membership in memberships {
@@ -136,11 +121,7 @@ impl RingHistory {
     /// Iterates over the memberships that are remembered, oldest first, the current one last: what
     /// [`RingHistory::restore`] takes.
     pub fn memberships(&self) -> impl Iterator<Item = &Membership> {
-        let earlier = self
-            .earlier
-            .iter()
-            .rev()
-            .map(|earlier| earlier.ring.membership());
+        let earlier = self.earlier.iter().rev().map(|earlier| earlier.ring.membership());
         earlier.chain(std::iter::once(self.current.membership()))
     }
 
@@ -150,10 +131,7 @@ impl RingHistory {
     /// Does not allocate while all of them agree.
     #[must_use]
     pub fn owners(&self, key: &[u8], now_ms: u64) -> Owners<'_> {
-        let mut owners = Owners {
-            current: &self.current.owner(key).name,
-            others: Vec::new(),
-        };
+        let mut owners = Owners { current: &self.current.owner(key).name, others: Vec::new() };
         for earlier in self.within_window(now_ms) {
             let name = &earlier.ring.owner(key).name;
             if owners.iter().all(|known| known != name) {
@@ -166,11 +144,8 @@ impl RingHistory {
     /// Finds a shard of the current membership, or of the newest remembered one that has it.
     #[must_use]
     pub fn shard(&self, name: &ShardName) -> Option<&ShardSpec> {
-        let rings =
-            std::iter::once(&self.current).chain(self.earlier.iter().map(|earlier| &earlier.ring));
-        rings
-            .into_iter()
-            .find_map(|ring| ring.find(name).and_then(|index| ring.shard(index)))
+        let rings = std::iter::once(&self.current).chain(self.earlier.iter().map(|earlier| &earlier.ring));
+        rings.into_iter().find_map(|ring| ring.find(name).and_then(|index| ring.shard(index)))
     }
 
     /// Lists the shards that may hold any entry at `now_ms`: those of the current membership by name, then those that
@@ -203,10 +178,7 @@ impl RingHistory {
     #[must_use]
     pub fn readdressed(&self, new: &Membership) -> Vec<ShardName> {
         sorted_names(new, |shard| {
-            let known = self
-                .current
-                .find(&shard.name)
-                .and_then(|index| self.current.shard(index));
+            let known = self.current.find(&shard.name).and_then(|index| self.current.shard(index));
             known.is_some_and(|known| known.address != shard.address)
         })
     }
@@ -224,42 +196,23 @@ impl RingHistory {
         let ring = make_ring(new)?;
         if offered == current {
             let same = ring.membership() == self.current.membership();
-            return if same {
-                Ok(None)
-            } else {
-                Err(ChangeError::Ambiguous { epoch: current })
-            };
+            return if same { Ok(None) } else { Err(ChangeError::Ambiguous { epoch: current }) };
         }
         let rejoining = self.rejoining(ring.membership());
         // Others may have gone on with the old membership until this process learned of the new one.
         let replaced_at_ms = now_ms.max(ring.membership().changed_at_ms);
-        Ok(Some(Change {
-            history: self.succeeded_by(ring, replaced_at_ms, now_ms),
-            rejoining,
-        }))
+        Ok(Some(Change { history: self.succeeded_by(ring, replaced_at_ms, now_ms), rejoining }))
     }
 
     fn succeeded_by(&self, ring: Ring, replaced_at_ms: u64, now_ms: u64) -> Self {
-        let replaced = Earlier {
-            ring: Arc::clone(&self.current),
-            replaced_at_ms,
-        };
+        let replaced = Earlier { ring: Arc::clone(&self.current), replaced_at_ms };
         let all = std::iter::once(&replaced).chain(&self.earlier);
-        let earlier = all
-            .filter(|earlier| self.remembers(earlier, now_ms))
-            .cloned()
-            .collect();
-        Self {
-            current: Arc::new(ring),
-            earlier,
-            window_ms: self.window_ms,
-        }
+        let earlier = all.filter(|earlier| self.remembers(earlier, now_ms)).cloned().collect();
+        Self { current: Arc::new(ring), earlier, window_ms: self.window_ms }
     }
 
     fn within_window(&self, now_ms: u64) -> impl Iterator<Item = &Earlier> {
-        self.earlier
-            .iter()
-            .filter(move |earlier| self.remembers(earlier, now_ms))
+        self.earlier.iter().filter(move |earlier| self.remembers(earlier, now_ms))
     }
 
     fn remembers(&self, earlier: &Earlier, now_ms: u64) -> bool {

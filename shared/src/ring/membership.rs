@@ -142,9 +142,7 @@ impl FromStr for Placement {
     type Err = ParsePlacementError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let found = Self::ALL
-            .into_iter()
-            .find(|placement| placement.as_str() == text);
+        let found = Self::ALL.into_iter().find(|placement| placement.as_str() == text);
         found.ok_or_else(|| ParsePlacementError(text.to_owned()))
     }
 }
@@ -169,21 +167,14 @@ mod tests {
     use super::*;
 
     fn shard(name: &str, address: &str, weight: u32) -> ShardSpec {
-        ShardSpec {
-            name: name.into(),
-            address: address.to_owned(),
-            weight,
-        }
+        ShardSpec { name: name.into(), address: address.to_owned(), weight }
     }
 
     #[test]
     fn placement_names_are_the_same_in_text_and_in_files() {
         for placement in Placement::ALL {
             assert_eq!(placement.to_string().parse(), Ok(placement));
-            assert_eq!(
-                serde_json::to_string(&placement).unwrap(),
-                format!("\"{placement}\"")
-            );
+            assert_eq!(serde_json::to_string(&placement).unwrap(), format!("\"{placement}\""));
         }
         assert!("redis".parse::<Placement>().is_err());
     }
@@ -194,8 +185,7 @@ mod tests {
         let read: Membership = serde_json::from_str(text).unwrap();
         assert_eq!(read.placement, Placement::Ringtide);
         assert_eq!(read.shards, [shard("a", "h:1", 1)]);
-        let again: Membership =
-            serde_json::from_str(&serde_json::to_string(&read).unwrap()).unwrap();
+        let again: Membership = serde_json::from_str(&serde_json::to_string(&read).unwrap()).unwrap();
         assert_eq!(again, read);
     }
 }

@@ -30,12 +30,7 @@ impl Table {
         match placement {
             Placement::Ringtide => Self::Ringtide(rendezvous_slots(shards)),
             Placement::Skipper => Self::Skipper(skipper_slots(shards)),
-            Placement::GoRedis => Self::GoRedis(
-                shards
-                    .iter()
-                    .map(|s| xxh64(s.name.as_str().as_bytes(), 0))
-                    .collect(),
-            ),
+            Placement::GoRedis => Self::GoRedis(shards.iter().map(|s| xxh64(s.name.as_str().as_bytes(), 0)).collect()),
         }
     }
 
@@ -101,9 +96,7 @@ fn find(bytes: &[u8], wanted: u8) -> Option<usize> {
             return Some(at * 8 + hits.trailing_zeros() as usize / 8);
         }
     }
-    rest.iter()
-        .position(|b| *b == wanted)
-        .map(|at| words.len() * 8 + at)
+    rest.iter().position(|b| *b == wanted).map(|at| words.len() * 8 + at)
 }
 
 #[inline]
@@ -122,21 +115,11 @@ fn rendezvous_slots(shards: &[ShardSpec]) -> Box<[ShardIndex]> {
     let groups: Vec<(u32, Vec<(ShardIndex, u64)>)> = weights
         .into_iter()
         .map(|weight| {
-            let group = (0..)
-                .map(ShardIndex)
-                .zip(shards)
-                .filter(|(_, shard)| shard.weight == weight);
-            (
-                weight,
-                group
-                    .map(|(index, shard)| (index, xxh64(shard.name.as_str().as_bytes(), 0)))
-                    .collect(),
-            )
+            let group = (0..).map(ShardIndex).zip(shards).filter(|(_, shard)| shard.weight == weight);
+            (weight, group.map(|(index, shard)| (index, xxh64(shard.name.as_str().as_bytes(), 0))).collect())
         })
         .collect();
-    (0..SLOTS)
-        .map(|slot| rendezvous_owner(slot, &groups))
-        .collect()
+    (0..SLOTS).map(|slot| rendezvous_owner(slot, &groups)).collect()
 }
 
 /// Finds the owner of one slot among shards grouped by weight, each given as its index and its name's hash.
@@ -144,19 +127,12 @@ fn rendezvous_owner(slot: u32, groups: &[(u32, Vec<(ShardIndex, u64)>)]) -> Shar
     let slot = slot.to_le_bytes();
     let mut best: Option<Candidate> = None;
     for (weight, group) in groups {
-        let draws = group
-            .iter()
-            .map(|&(index, seed)| (xxh64(&slot, seed), std::cmp::Reverse(index)));
+        let draws = group.iter().map(|&(index, seed)| (xxh64(&slot, seed), std::cmp::Reverse(index)));
         let Some((draw, std::cmp::Reverse(index))) = draws.max() else {
             continue;
         };
         let cost = if groups.len() == 1 { 0 } else { cost(draw) };
-        let candidate = Candidate {
-            cost,
-            weight: u64::from(*weight),
-            draw,
-            index,
-        };
+        let candidate = Candidate { cost, weight: u64::from(*weight), draw, index };
         if best.as_ref().is_none_or(|best| candidate.beats(best)) {
             best = Some(candidate);
         }
@@ -197,16 +173,11 @@ fn cost(draw: u64) -> u64 {
 
 /// Gives runs of equal length to the shards in the order of their addresses.
 fn skipper_slots(shards: &[ShardSpec]) -> Box<[ShardIndex]> {
-    let mut by_address: Vec<(&str, ShardIndex)> = shards
-        .iter()
-        .map(|shard| shard.address.as_str())
-        .zip((0..).map(ShardIndex))
-        .collect();
+    let mut by_address: Vec<(&str, ShardIndex)> =
+        shards.iter().map(|shard| shard.address.as_str()).zip((0..).map(ShardIndex)).collect();
     by_address.sort_unstable();
     let run = (SKIPPER_SLOTS as usize).div_ceil(shards.len().max(1));
-    let slots = by_address
-        .iter()
-        .flat_map(|&(_, index)| std::iter::repeat_n(index, run));
+    let slots = by_address.iter().flat_map(|&(_, index)| std::iter::repeat_n(index, run));
     slots.take(SKIPPER_SLOTS as usize).collect()
 }
 
@@ -267,11 +238,7 @@ mod tests {
                     alphabet[(state >> 40) as usize % alphabet.len()]
                 };
                 let bytes: Vec<u8> = (0..len).map(draw).collect();
-                assert_eq!(
-                    find(&bytes, b'{'),
-                    bytes.iter().position(|b| *b == b'{'),
-                    "{bytes:?}"
-                );
+                assert_eq!(find(&bytes, b'{'), bytes.iter().position(|b| *b == b'{'), "{bytes:?}");
             }
         }
     }

@@ -18,27 +18,17 @@ fn membership(shards: &[(String, u32)]) -> Membership {
         weight: *weight,
     });
     let shards = shards.collect();
-    Membership {
-        epoch: 1,
-        changed_at_ms: 0,
-        placement: Placement::Ringtide,
-        shards,
-    }
+    Membership { epoch: 1, changed_at_ms: 0, placement: Placement::Ringtide, shards }
 }
 
 /// Owner of every slot, by name.
 fn slots(ring: &Ring) -> Vec<&str> {
-    ring.table
-        .slots()
-        .iter()
-        .map(|index| ring.shard(*index).unwrap().name.as_str())
-        .collect()
+    ring.table.slots().iter().map(|index| ring.shard(*index).unwrap().name.as_str()).collect()
 }
 
 fn members(count: std::ops::Range<usize>) -> impl Strategy<Value = Vec<(String, u32)>> {
     let weight = prop_oneof![3 => Just(1_u32), 1 => 1..=1000_u32];
-    prop::collection::btree_map("[a-z]{1,8}", weight, count)
-        .prop_map(|map| map.into_iter().collect())
+    prop::collection::btree_map("[a-z]{1,8}", weight, count).prop_map(|map| map.into_iter().collect())
 }
 
 proptest! {
@@ -114,32 +104,17 @@ proptest! {
 #[test]
 fn shares_follow_the_weights() {
     let equal: Vec<u32> = vec![1; 50];
-    for weights in [
-        vec![1, 1, 1],
-        vec![1, 2, 3, 4],
-        vec![1000, 500, 100, 400],
-        equal,
-    ] {
-        let shards: Vec<_> = weights
-            .iter()
-            .enumerate()
-            .map(|(i, w)| (format!("shard-{i:02}"), *w))
-            .collect();
+    for weights in [vec![1, 1, 1], vec![1, 2, 3, 4], vec![1000, 500, 100, 400], equal] {
+        let shards: Vec<_> = weights.iter().enumerate().map(|(i, w)| (format!("shard-{i:02}"), *w)).collect();
         let ring = ring(&shards);
         let total: u32 = weights.iter().sum();
         for (name, weight) in &shards {
             let share = f64::from(*weight) / f64::from(total);
             let expected = f64::from(SLOTS) * share;
-            let owned = slots(&ring)
-                .into_iter()
-                .filter(|owner| owner == name)
-                .count() as f64;
+            let owned = slots(&ring).into_iter().filter(|owner| owner == name).count() as f64;
             // Four standard deviations of a binomial draw.
             let tolerance = 4.0 * (expected * (1.0 - share)).sqrt();
-            assert!(
-                (owned - expected).abs() < tolerance,
-                "{name}: {owned} slots, {expected} expected"
-            );
+            assert!((owned - expected).abs() < tolerance, "{name}: {owned} slots, {expected} expected");
         }
     }
 }
@@ -150,30 +125,16 @@ fn a_new_shard_takes_its_share_from_all() {
     let before = ring(&shards);
     shards.push(("shard-9".to_owned(), 1));
     let after = ring(&shards);
-    let moved = slots(&before)
-        .into_iter()
-        .zip(slots(&after))
-        .filter(|(old, new)| old != new);
+    let moved = slots(&before).into_iter().zip(slots(&after)).filter(|(old, new)| old != new);
     let losers: Vec<&str> = moved.map(|(old, _)| old).collect();
-    assert!(
-        (1_400..1_900).contains(&losers.len()),
-        "{} of {SLOTS} slots moved",
-        losers.len()
-    );
+    assert!((1_400..1_900).contains(&losers.len()), "{} of {SLOTS} slots moved", losers.len());
     assert_eq!(losers.into_iter().collect::<HashSet<_>>().len(), 9);
 }
 
 #[test]
 fn indices_and_names_lead_to_the_same_shards() {
-    let ring = ring(&[
-        ("b".to_owned(), 1),
-        ("a".to_owned(), 1),
-        ("c".to_owned(), 1),
-    ]);
-    let found: Vec<_> = ring
-        .iter()
-        .map(|(index, shard)| (index.index(), shard.name.as_str()))
-        .collect();
+    let ring = ring(&[("b".to_owned(), 1), ("a".to_owned(), 1), ("c".to_owned(), 1)]);
+    let found: Vec<_> = ring.iter().map(|(index, shard)| (index.index(), shard.name.as_str())).collect();
     assert_eq!(found, [(0, "a"), (1, "b"), (2, "c")]);
     for (index, shard) in ring.iter() {
         assert_eq!(ring.find(&shard.name), Some(index));

@@ -31,9 +31,7 @@ pub enum RingError {
         name: ShardName,
     },
     /// Two shards have one name.
-    #[error(
-        "shards[{at}].name repeats {name:?} of shards[{first}]; give every shard a name of its own"
-    )]
+    #[error("shards[{at}].name repeats {name:?} of shards[{first}]; give every shard a name of its own")]
     RepeatedName {
         /// Place of the shard in the list.
         at: usize,
@@ -43,9 +41,7 @@ pub enum RingError {
         name: ShardName,
     },
     /// An address is empty or has spaces.
-    #[error(
-        "shards[{at}].address of {name:?} is {address:?}; give the server's address, without spaces"
-    )]
+    #[error("shards[{at}].address of {name:?} is {address:?}; give the server's address, without spaces")]
     IllFormedAddress {
         /// Place of the shard in the list.
         at: usize,
@@ -55,9 +51,7 @@ pub enum RingError {
         address: String,
     },
     /// Two shards have one address.
-    #[error(
-        "shards[{at}].address repeats {address:?} of shards[{first}]; a server is one shard, remove one of them"
-    )]
+    #[error("shards[{at}].address repeats {address:?} of shards[{first}]; a server is one shard, remove one of them")]
     RepeatedAddress {
         /// Place of the shard in the list.
         at: usize,
@@ -107,9 +101,7 @@ impl Membership {
             found.push(RingError::NoShard);
         }
         if self.shards.len() > Ring::MAX_SHARDS {
-            found.push(RingError::TooManyShards {
-                count: self.shards.len(),
-            });
+            found.push(RingError::TooManyShards { count: self.shards.len() });
         }
         let mut names = HashMap::new();
         let mut addresses = HashMap::new();
@@ -120,45 +112,20 @@ impl Membership {
             }
             let first = *names.entry(&shard.name).or_insert(at);
             if first != at {
-                found.push(RingError::RepeatedName {
-                    at,
-                    first,
-                    name: name(),
-                });
+                found.push(RingError::RepeatedName { at, first, name: name() });
             }
-            if shard.address.is_empty()
-                || shard
-                    .address
-                    .contains(|c: char| c.is_whitespace() || c.is_control())
-            {
-                found.push(RingError::IllFormedAddress {
-                    at,
-                    name: name(),
-                    address: shard.address.clone(),
-                });
+            if shard.address.is_empty() || shard.address.contains(|c: char| c.is_whitespace() || c.is_control()) {
+                found.push(RingError::IllFormedAddress { at, name: name(), address: shard.address.clone() });
             }
             let first = *addresses.entry(&shard.address).or_insert(at);
             if first != at {
-                found.push(RingError::RepeatedAddress {
-                    at,
-                    first,
-                    address: shard.address.clone(),
-                });
+                found.push(RingError::RepeatedAddress { at, first, address: shard.address.clone() });
             }
             if !self.placement.has_weights() && shard.weight != 1 {
                 let (weight, placement) = (shard.weight, self.placement);
-                found.push(RingError::WeightNotKnown {
-                    at,
-                    name: name(),
-                    weight,
-                    placement,
-                });
+                found.push(RingError::WeightNotKnown { at, name: name(), weight, placement });
             } else if !(1..=Ring::MAX_WEIGHT).contains(&shard.weight) {
-                found.push(RingError::WeightOutOfRange {
-                    at,
-                    name: name(),
-                    weight: shard.weight,
-                });
+                found.push(RingError::WeightOutOfRange { at, name: name(), weight: shard.weight });
             }
         }
         found
@@ -171,20 +138,11 @@ mod tests {
     use super::*;
 
     fn shard(name: &str, address: &str, weight: u32) -> ShardSpec {
-        ShardSpec {
-            name: name.into(),
-            address: address.to_owned(),
-            weight,
-        }
+        ShardSpec { name: name.into(), address: address.to_owned(), weight }
     }
 
     fn violations(epoch: u64, placement: Placement, shards: Vec<ShardSpec>) -> Vec<RingError> {
-        match Ring::new(Membership {
-            epoch,
-            changed_at_ms: 0,
-            placement,
-            shards,
-        }) {
+        match Ring::new(Membership { epoch, changed_at_ms: 0, placement, shards }) {
             Ok(_) => Vec::new(),
             Err(found) => found,
         }
@@ -208,101 +166,39 @@ mod tests {
             found,
             [
                 RingError::NoEpoch,
-                RingError::RepeatedName {
-                    at: 1,
-                    first: 0,
-                    name: "a".into()
-                },
-                RingError::WeightOutOfRange {
-                    at: 1,
-                    name: "a".into(),
-                    weight: 0
-                },
-                RingError::IllFormedName {
-                    at: 2,
-                    name: "".into()
-                },
-                RingError::WeightOutOfRange {
-                    at: 2,
-                    name: "".into(),
-                    weight: 1001
-                },
-                RingError::IllFormedName {
-                    at: 3,
-                    name: "b c".into()
-                },
-                RingError::RepeatedAddress {
-                    at: 3,
-                    first: 0,
-                    address: "h:1".to_owned()
-                },
-                RingError::IllFormedName {
-                    at: 4,
-                    name: "n".repeat(129).into()
-                },
-                RingError::IllFormedAddress {
-                    at: 4,
-                    name: "n".repeat(129).into(),
-                    address: String::new()
-                },
-                RingError::IllFormedName {
-                    at: 5,
-                    name: "é".into()
-                },
-                RingError::IllFormedAddress {
-                    at: 5,
-                    name: "é".into(),
-                    address: "h 5".to_owned()
-                },
+                RingError::RepeatedName { at: 1, first: 0, name: "a".into() },
+                RingError::WeightOutOfRange { at: 1, name: "a".into(), weight: 0 },
+                RingError::IllFormedName { at: 2, name: "".into() },
+                RingError::WeightOutOfRange { at: 2, name: "".into(), weight: 1001 },
+                RingError::IllFormedName { at: 3, name: "b c".into() },
+                RingError::RepeatedAddress { at: 3, first: 0, address: "h:1".to_owned() },
+                RingError::IllFormedName { at: 4, name: "n".repeat(129).into() },
+                RingError::IllFormedAddress { at: 4, name: "n".repeat(129).into(), address: String::new() },
+                RingError::IllFormedName { at: 5, name: "é".into() },
+                RingError::IllFormedAddress { at: 5, name: "é".into(), address: "h 5".to_owned() },
             ]
         );
     }
 
     #[test]
     fn a_ring_has_1_to_1000_shards() {
-        let shards = |count| {
-            (0..count)
-                .map(|i| shard(&format!("s{i}"), &format!("h:{i}"), 1))
-                .collect()
-        };
-        assert_eq!(
-            violations(1, Placement::Ringtide, shards(0)),
-            [RingError::NoShard]
-        );
+        let shards = |count| (0..count).map(|i| shard(&format!("s{i}"), &format!("h:{i}"), 1)).collect();
+        assert_eq!(violations(1, Placement::Ringtide, shards(0)), [RingError::NoShard]);
         assert_eq!(violations(1, Placement::GoRedis, shards(1000)), []);
-        assert_eq!(
-            violations(1, Placement::GoRedis, shards(1001)),
-            [RingError::TooManyShards { count: 1001 }]
-        );
+        assert_eq!(violations(1, Placement::GoRedis, shards(1001)), [RingError::TooManyShards { count: 1001 }]);
     }
 
     #[test]
     fn compatible_placements_refuse_weights() {
         for placement in [Placement::Skipper, Placement::GoRedis] {
-            let found = violations(
-                1,
-                placement,
-                vec![shard("a", "h:1", 1), shard("b", "h:2", 2)],
-            );
-            assert_eq!(
-                found,
-                [RingError::WeightNotKnown {
-                    at: 1,
-                    name: "b".into(),
-                    weight: 2,
-                    placement
-                }]
-            );
+            let found = violations(1, placement, vec![shard("a", "h:1", 1), shard("b", "h:2", 2)]);
+            assert_eq!(found, [RingError::WeightNotKnown { at: 1, name: "b".into(), weight: 2, placement }]);
         }
     }
 
     #[test]
     fn messages_name_the_place_and_the_remedy() {
-        let found = violations(
-            1,
-            Placement::Ringtide,
-            vec![shard("a", "h:1", 1), shard("b", "h:2", 0)],
-        );
+        let found = violations(1, Placement::Ringtide, vec![shard("a", "h:1", 1), shard("b", "h:2", 0)]);
         assert_eq!(
             found[0].to_string(),
             "shards[1].weight of \"b\" is 0; use 1 to 1000, or remove the shard to take its keys away"

@@ -35,7 +35,11 @@ fn check(route: &Route, view: ViewType, primary_key: &[String]) -> Vec<Violation
     if matches!(route.action, RouteAction::Refresh { .. }) && !view.has_new() {
         violations.push(Violation::new(
             &route.place,
-            format!("the action refresh stores new images, and the stream of {} carries {}", route.table, view.as_str()),
+            format!(
+                "the action refresh stores new images, and the stream of {} carries {}",
+                route.table,
+                view.as_str()
+            ),
             "enable the stream with NEW_IMAGE or NEW_AND_OLD_IMAGES, or use the action invalidate",
         ));
     }

@@ -37,7 +37,10 @@ fn the_view_type_has_to_carry_what_a_route_reads() {
         }
     }
     let found = check("key = \"c:{category}\"", "", KeysOnly);
-    assert!(found[0].contains("\"category\"") && found[0].contains("pk, sk") && found[0].contains("NEW_AND_OLD_IMAGES"), "{found:?}");
+    assert!(
+        found[0].contains("\"category\"") && found[0].contains("pk, sk") && found[0].contains("NEW_AND_OLD_IMAGES"),
+        "{found:?}"
+    );
 }
 
 #[test]

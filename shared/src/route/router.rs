@@ -8,7 +8,9 @@ use bytes::Bytes;
 use super::{Rendered, Route, RouteAction};
 use crate::command::{Action, Command, Image};
 use crate::key::KeyPart;
-use crate::record::{Attribute, AttributeError, Attributes, ChangeRecord, EventName, canonical_number, write_json_object};
+use crate::record::{
+    Attribute, AttributeError, Attributes, ChangeRecord, EventName, canonical_number, write_json_object,
+};
 use crate::version::Version;
 
 /// All routes, by table.
@@ -101,9 +103,8 @@ impl Router {
         };
         let mut decoded = Decoded { keys, old: None, new: None };
         if routes().any(|route| route.needs_images(&decoded.keys)) {
-            let pick = |image: &Option<Box<dyn Attributes>>| {
-                image.as_ref().map(|image| image.pick(&table.names)).transpose()
-            };
+            let pick =
+                |image: &Option<Box<dyn Attributes>>| image.as_ref().map(|image| image.pick(&table.names)).transpose();
             match pick(&record.old).and_then(|old| pick(&record.new).map(|new| (old, new))) {
                 Ok((old, new)) => (decoded.old, decoded.new) = (old, new),
                 Err(error) => routed.keys_only = Some(error),
@@ -152,9 +153,7 @@ fn place_of(names: &mut Vec<String>, name: &str) -> usize {
 
 impl CompiledRoute {
     fn needs_images(&self, keys: &[Option<Attribute>]) -> bool {
-        self.route.compares_versions()
-            || !self.when_changed.is_empty()
-            || !self.in_primary_key(keys)
+        self.route.compares_versions() || !self.when_changed.is_empty() || !self.in_primary_key(keys)
     }
 
     fn in_primary_key(&self, keys: &[Option<Attribute>]) -> bool {
@@ -276,7 +275,8 @@ impl CompiledRoute {
         match &self.projection {
             Some(projection) => {
                 let new = new?;
-                let present = projection.iter().filter_map(|place| table.names.get(*place).zip(new.get(*place)?.as_ref()));
+                let present =
+                    projection.iter().filter_map(|place| table.names.get(*place).zip(new.get(*place)?.as_ref()));
                 write_json_object(present, &mut json);
             }
             // The image as a whole can hold an attribute that nothing else named and that cannot be decoded: then the

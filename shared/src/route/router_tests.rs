@@ -114,7 +114,10 @@ fn versions_come_from_the_item_and_a_deletion_is_just_above() {
 fn a_refresh_stores_the_projection_of_the_new_image() {
     let router = router(&format!("{ITEM}action = \"refresh\"\nprojection = [\"pk\", \"n\"]\npopulate = true\n"));
     let new = r#"{"pk":{"S":"1"},"n":{"N":"2.50"},"other":{"Q":"unread"}}"#;
-    assert_eq!(routed(&router, &record(EventName::Modify, None, Some(new))).0, [r#"store p:1 seq {"pk":"1","n":2.5} true"#]);
+    assert_eq!(
+        routed(&router, &record(EventName::Modify, None, Some(new))).0,
+        [r#"store p:1 seq {"pk":"1","n":2.5} true"#]
+    );
     assert_eq!(routed(&router, &record(EventName::Remove, Some(new), None)).0, ["store p:1 seq nothing true"]);
     // Without the image there is nothing to store, and dropping is always right.
     assert_eq!(routed(&router, &record(EventName::Modify, None, None)).0, ["drop p:1 seq"]);

@@ -49,7 +49,11 @@ impl Notice {
         let (key, rest) = rest.split_at_checked(usize::from(u16::from_be_bytes(*length)))?;
         let key = CacheKey::from_utf8(key).ok()?;
         match kind {
-            b'F' => Some(Notice::Filled { holder: Token::from_bytes(*holder), key, entry: (!rest.is_empty()).then(|| message.slice_ref(rest)) }),
+            b'F' => Some(Notice::Filled {
+                holder: Token::from_bytes(*holder),
+                key,
+                entry: (!rest.is_empty()).then(|| message.slice_ref(rest)),
+            }),
             b'V' => Some(Notice::Voided { key }),
             b'R' => Some(Notice::Released { key, reason: String::from_utf8_lossy(rest).into_owned() }),
             _ => None,

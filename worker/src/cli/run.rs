@@ -1,0 +1,87 @@
+//! `ringtide run`: the worker as a process.
+
+use clap::Args;
+use metrics_exporter_prometheus::PrometheusBuilder;
+use ringtide_core::config::Config;
+
+use super::{Common, Exit, logging};
+use crate::lease::OwnerId;
+use crate::shutdown::Signals;
+use crate::worker::Worker;
+
+/// Consumes the tables' streams and keeps the ring true, until it is told to stop.
+#[derive(Debug, Args)]
+pub(super) struct Run {
+    #[command(flatten)]
+    common: Common,
+    /// A name that no other running worker has: one that restarts under it goes on at once after a crash. Without it,
+    /// a crashed worker's leases have to expire first.
+    #[arg(long, env = "RINGTIDE_OWNER", value_name = "NAME")]
+    owner: Option<String>,
+}
+
+impl Run {
+    pub(super) async fn run(self) -> std::io::Result<Exit> {
+        logging::begin(self.common.log_format);
+        let signals = Signals::listen()?;
+        let config = match Config::load(&self.common.config, std::env::vars()) {
+            Ok(config) => config,
+            Err(error) => {
+                tracing::error!("{error}");
+                return Ok(Exit::Configuration);
+            }
+        };
+        Ok(self.work(config, &signals).await)
+    }
+
+    async fn work(self, mut config: Config, signals: &Signals) -> Exit {
+        if let Some(endpoint) = self.common.endpoint_url {
+            config.aws.endpoint_url = Some(endpoint);
+        }
+        let metrics = match PrometheusBuilder::new().install_recorder() {
+            Ok(handle) => Some(handle),
+            Err(error) => {
+                tracing::warn!(%error, "metrics are not exported");
+                None
+            }
+        };
+        ringtide_core::metrics::describe();
+        let starting = async {
+            let mut worker = Worker::connect(&config).await?;
+            worker.metrics = metrics;
+            if let Some(owner) = &self.owner {
+                worker.owner = OwnerId::named(owner);
+            }
+            worker.start(&config).await
+        };
+        let started = tokio::select! {
+            started = starting => started,
+            () = signals.asked() => return Exit::Ok,
+        };
+        let worker = match started {
+            Ok(worker) => worker,
+            Err(error) => {
+                tracing::error!("{error}");
+                return if error.is_configuration() { Exit::Configuration } else { Exit::Failed };
+            }
+        };
+        let joined = {
+            let stop = worker.stopper();
+            let mut joined = std::pin::pin!(worker.join());
+            tokio::select! {
+                joined = &mut joined => joined,
+                () = signals.asked() => {
+                    stop.cancel();
+                    joined.await
+                }
+            }
+        };
+        match joined {
+            Ok(_) => Exit::Ok,
+            Err(error) => {
+                tracing::error!("{error}");
+                Exit::Failed
+            }
+        }
+    }
+}

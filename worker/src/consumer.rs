@@ -1,0 +1,301 @@
+//! One stream shard from its checkpoint to its end: read, deliver, follow the watermark, checkpoint.
+
+mod reading;
+
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use futures_util::future::BoxFuture;
+use futures_util::stream::FuturesUnordered;
+use metrics::counter;
+use ringtide_core::metrics as names;
+use ringtide_core::pipeline::Abandoned;
+use ringtide_core::record::Stream;
+use ringtide_core::watermark::{Begun, Watermark};
+use tokio_util::sync::CancellationToken;
+
+use crate::deliver::Deliver;
+use crate::discovery::Discovery;
+use crate::health::ShardHealth;
+use crate::lease::keeper::{Cadence, LeaseKeeper};
+use crate::lease::{Checkpoint, HeldLease, Lease, LeaseError, LeaseStore, OwnerId, StreamName};
+use crate::pace::Pace;
+use crate::stream::policy::AfterGap;
+use crate::stream::{ShardId, StreamError, StreamSource};
+
+use reading::{Reader, Step};
+
+/// How long a closed stream shard's children are looked for before its end is stored without them.
+const CHILD_PATIENCE: Duration = Duration::from_secs(5);
+/// How often a consumer that waits for its pages looks whether a ring shard that is down holds them up.
+const HOLD_UP_CHECK: Duration = Duration::from_millis(50);
+
+/// What all consumers of a stream share.
+#[derive(Clone)]
+pub(crate) struct Shared {
+    pub(crate) stream: Arc<Stream>,
+    pub(crate) name: StreamName,
+    pub(crate) table: Arc<str>,
+    pub(crate) source: Arc<dyn StreamSource>,
+    pub(crate) deliver: Arc<dyn Deliver>,
+    pub(crate) leases: Arc<dyn LeaseStore>,
+    pub(crate) owner: OwnerId,
+    pub(crate) discovery: Discovery,
+    pub(crate) settings: Settings,
+}
+
+/// The consumers' part of the configuration.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Settings {
+    pub(crate) idle_poll: Duration,
+    pub(crate) max_reads_per_second: u32,
+    pub(crate) pages_in_flight: usize,
+    /// How long a stop waits for what is under way.
+    pub(crate) drain_timeout: Duration,
+    pub(crate) cadence: Cadence,
+}
+
+/// Why a consumer stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Exit {
+    /// The stream shard was delivered to its end, and that is stored.
+    Ended,
+    /// It was told to stop; what was delivered is stored and the lease is free.
+    Stopped,
+    /// Somebody else has the lease. Nothing was stored since.
+    LeaseLost,
+    /// The pipeline is gone: nothing can be delivered any more.
+    Abandoned,
+}
+
+/// A page that is being delivered.
+type UnderWay = BoxFuture<'static, (Begun, Result<(), Abandoned>)>;
+
+/// Reads one stream shard under a held lease.
+pub(crate) struct Consumer {
+    shared: Shared,
+    shard: ShardId,
+    keeper: LeaseKeeper,
+    health: ShardHealth,
+    watermark: Watermark<Checkpoint>,
+    under_way: FuturesUnordered<UnderWay>,
+}
+
+impl Consumer {
+    /// Prepares to go on where the lease's checkpoint stands.
+    pub(crate) fn new(shared: Shared, held: HeldLease, health: ShardHealth) -> (Self, Checkpoint) {
+        let (shard, from) = (held.key().shard.clone(), held.taken_at());
+        let cadence = shared.settings.cadence;
+        let keeper = LeaseKeeper::start(Arc::clone(&shared.leases), held, cadence, Arc::clone(&shared.table));
+        let consumer =
+            Self { shared, shard, keeper, health, watermark: Watermark::new(), under_way: FuturesUnordered::new() };
+        (consumer, from)
+    }
+
+    /// Reads until the end of the stream shard, the loss of the lease, or `stop`.
+    ///
+    /// After `stop` it waits for what is under way until the drain's time-out, then stores what was delivered.
+    pub(crate) async fn run(mut self, from: Checkpoint, stop: CancellationToken) -> Exit {
+        let shared = &self.shared;
+        tracing::info!(table = %shared.table, stream_shard = %self.shard, from = %from, "stream shard opened");
+        let pace = Pace::new(shared.settings.idle_poll, shared.settings.max_reads_per_second);
+        let mut reader = Reader::new(self.shared.clone(), self.shard.clone(), from, pace);
+        if from == Checkpoint::ShardEnd {
+            return self.finish(stop).await;
+        }
+        let exit = self.read(&mut reader, &stop).await;
+        drop(reader);
+        match exit {
+            None => self.finish(stop).await,
+            Some(Exit::Stopped) => self.stop().await,
+            Some(exit) => exit,
+        }
+    }
+
+    /// Reads to the end of the stream shard; anything else that ends the reading is returned.
+    async fn read(&mut self, reader: &mut Reader, stop: &CancellationToken) -> Option<Exit> {
+        let mut lost = std::pin::pin!(self.keeper.lost());
+        loop {
+            let room = self.under_way.len() < self.shared.settings.pages_in_flight.max(1)
+                // A ring shard that is down holds its own pages up, and must not hold up the others': the pipeline
+                // bounds what waits for it.
+                || !self.shared.deliver.unhealthy().is_empty();
+            if !room {
+                tokio::select! {
+                    biased;
+                    () = stop.cancelled() => return Some(Exit::Stopped),
+                    () = &mut lost => return Some(Exit::LeaseLost),
+                    Some((begun, delivered)) = self.under_way.next() => {
+                        if self.settle(begun, delivered).is_err() {
+                            return Some(Exit::Abandoned);
+                        }
+                    }
+                    () = tokio::time::sleep(HOLD_UP_CHECK) => {}
+                }
+                continue;
+            }
+            let step = {
+                let mut step = std::pin::pin!(reader.step());
+                loop {
+                    tokio::select! {
+                        biased;
+                        () = stop.cancelled() => return Some(Exit::Stopped),
+                        () = &mut lost => return Some(Exit::LeaseLost),
+                        Some((begun, delivered)) = self.under_way.next(), if !self.under_way.is_empty() => {
+                            if self.settle(begun, delivered).is_err() {
+                                return Some(Exit::Abandoned);
+                            }
+                        }
+                        step = &mut step => break step,
+                    }
+                }
+            };
+            match step {
+                Step::Page { reached, delivery, last, age } => {
+                    self.health.read(age);
+                    let begun = self.watermark.begin(reached);
+                    if let Some(delivery) = delivery {
+                        self.under_way.push(Box::pin(async move { (begun, delivery.await) }));
+                    } else if self.settle(begun, Ok(())).is_err() {
+                        return Some(Exit::Abandoned);
+                    }
+                    if last {
+                        return None;
+                    }
+                }
+                Step::Failed(error) => self.health.failed(&error),
+                Step::Gap(error, after) => {
+                    tokio::select! {
+                        biased;
+                        () = stop.cancelled() => return Some(Exit::Stopped),
+                        () = &mut lost => return Some(Exit::LeaseLost),
+                        flushed = flush_after_gap(&self.shared, &self.shard, &error) => {
+                            if flushed.is_err() {
+                                return Some(Exit::Abandoned);
+                            }
+                        }
+                    }
+                    match after {
+                        AfterGap::Horizon => reader.start_over(),
+                        AfterGap::End => return None,
+                    }
+                }
+            }
+        }
+    }
+
+    fn settle(&mut self, begun: Begun, delivered: Result<(), Abandoned>) -> Result<(), Abandoned> {
+        delivered?;
+        self.watermark.done(begun);
+        if let Some(reached) = self.watermark.reached() {
+            self.keeper.advance(*reached);
+        }
+        Ok(())
+    }
+
+    /// Waits until every page is delivered.
+    async fn drain(&mut self) -> Result<(), Abandoned> {
+        while let Some((begun, delivered)) = self.under_way.next().await {
+            self.settle(begun, delivered)?;
+        }
+        Ok(())
+    }
+
+    /// After the last page: waits for its delivery, claims the children, stores the end.
+    async fn finish(mut self, stop: CancellationToken) -> Exit {
+        let lost = self.keeper.lost();
+        let claimed = {
+            let claiming = async {
+                self.drain().await?;
+                self.health.ended();
+                Ok::<_, Abandoned>(claim_children(&self.shared, &self.shard).await)
+            };
+            tokio::select! {
+                biased;
+                () = lost => return Exit::LeaseLost,
+                claimed = claiming => Some(claimed),
+                () = stop.cancelled() => None,
+            }
+        };
+        let children = match claimed {
+            Some(Ok(children)) => children,
+            Some(Err(Abandoned)) => return Exit::Abandoned,
+            // What was delivered is stored; the successor finds the end again.
+            None => return self.stop().await,
+        };
+        let found = children.len();
+        if self.keeper.end(children).await.is_err() {
+            return Exit::LeaseLost;
+        }
+        let table = &self.shared.table;
+        tracing::info!(%table, stream_shard = %self.shard, children = found, "stream shard read to its end");
+        counter!(names::STREAM_SHARDS_ENDED, names::TABLE => table.to_string()).increment(1);
+        Exit::Ended
+    }
+
+    async fn stop(mut self) -> Exit {
+        let lost = self.keeper.lost();
+        let timeout = self.shared.settings.drain_timeout;
+        tokio::select! {
+            biased;
+            () = lost => return Exit::LeaseLost,
+            drained = tokio::time::timeout(timeout, self.drain()) => {
+                if !matches!(drained, Ok(Ok(()))) {
+                    // What was delivered before is stored all the same.
+                    let pages = self.under_way.len();
+                    tracing::warn!(stream_shard = %self.shard, pages, "not everything was delivered, the successor reads it again");
+                }
+            }
+        }
+        match self.keeper.release().await {
+            Ok(()) => Exit::Stopped,
+            Err(_) => Exit::LeaseLost,
+        }
+    }
+}
+
+/// Reports lost records so that nobody can miss it, and flushes what they may have made stale.
+///
+/// The checkpoint stays before the gap until the flush is acknowledged, so that a crash repeats it.
+async fn flush_after_gap(shared: &Shared, shard: &ShardId, error: &StreamError) -> Result<(), Abandoned> {
+    let table = shared.table.to_string();
+    tracing::error!(
+        table, stream_shard = %shard, stream = shared.stream.arn, reason = error.reason(), %error,
+        "gap in the stream: records are lost, every cached key of this table is being flushed"
+    );
+    counter!(names::GAPS, names::TABLE => table.clone(), names::REASON => error.reason()).increment(1);
+    shared.deliver.flush_table(&table).await.await?;
+    tracing::warn!(table, stream_shard = %shard, "flushed after a gap in the stream");
+    Ok(())
+}
+
+/// Looks for the children for a while and creates their leases, claimed for this worker.
+async fn claim_children(shared: &Shared, shard: &ShardId) -> BTreeSet<ShardId> {
+    let children = shared.discovery.children_of(shard, CHILD_PATIENCE).await;
+    let mut unclaimed: VecDeque<&ShardId> = children.iter().collect();
+    let mut pause = Duration::from_millis(100);
+    while let Some(child) = unclaimed.front() {
+        let lease = Lease {
+            owner: Some(shared.owner.clone()),
+            parents: BTreeSet::from([shard.clone()]),
+            ..Lease::new(shared.name.lease(child))
+        };
+        match shared.leases.create(&lease).await {
+            Ok(_) => {
+                unclaimed.pop_front();
+            }
+            Err(error @ (LeaseError::Unavailable(_) | LeaseError::Unfit(_) | LeaseError::Lost(_))) => {
+                tracing::warn!(lease = %lease.key, %error, "stream lease of a child not created, trying again");
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(Duration::from_secs(5));
+            }
+        }
+    }
+    children
+}
+
+#[cfg(test)]
+#[path = "consumer_tests.rs"]
+mod tests;

@@ -1,0 +1,147 @@
+//! The read side of a consumer: pace, iterator, one page at a time.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use metrics::counter;
+use ringtide_core::metrics as names;
+use tokio::time::Instant;
+
+use super::Shared;
+use crate::deliver::Delivery;
+use crate::lease::Checkpoint;
+use crate::pace::{Pace, ReadOutcome};
+use crate::stream::policy::{self, AfterGap, Decision};
+use crate::stream::{Page, Position, ShardId, ShardIterator, StreamError};
+
+/// What one step came to.
+pub(super) enum Step {
+    /// A page was read, and handed over where it had records.
+    Page {
+        /// The position after the page.
+        reached: Checkpoint,
+        /// Its delivery; `None` where it had no records.
+        delivery: Option<Delivery>,
+        /// Whether it is the stream shard's last one.
+        last: bool,
+        /// The age of its newest record; zero for a page without records.
+        age: Duration,
+    },
+    /// A call failed; the next step tries again.
+    Failed(StreamError),
+    /// Records are lost.
+    Gap(StreamError, AfterGap),
+}
+
+/// A read cursor that survives failures.
+pub(super) struct Reader {
+    shared: Shared,
+    shard: ShardId,
+    pace: Pace,
+    next_read: Instant,
+    iterator: Option<ShardIterator>,
+    /// Up to here everything was handed over.
+    position: Checkpoint,
+}
+
+impl Reader {
+    pub(super) fn new(shared: Shared, shard: ShardId, position: Checkpoint, pace: Pace) -> Self {
+        Self { shared, shard, pace, next_read: Instant::now(), iterator: None, position }
+    }
+
+    /// Goes on with the oldest record that is kept.
+    pub(super) fn start_over(&mut self) {
+        self.iterator = None;
+        self.position = Checkpoint::TrimHorizon;
+    }
+
+    /// Waits for the pace, reads a page and hands it over.
+    ///
+    /// Given up in the middle it may have handed a page over that it does not count as read: nothing is lost by it.
+    pub(super) async fn step(&mut self) -> Step {
+        tokio::time::sleep_until(self.next_read).await;
+        let began = Instant::now();
+        let read = self.read().await;
+        let outcome = match &read {
+            Ok(page) if page.records.is_empty() => ReadOutcome::Empty,
+            Ok(_) => ReadOutcome::Records,
+            Err(_) => ReadOutcome::Failed,
+        };
+        self.next_read = self.pace.next(began, Instant::now(), outcome, fastrand::f64());
+        match read {
+            Ok(page) => self.hand_over(page).await,
+            Err(error) => self.after(error),
+        }
+    }
+
+    async fn read(&mut self) -> Result<Page, StreamError> {
+        let Shared { source, stream, table, .. } = &self.shared;
+        let iterator = match &self.iterator {
+            Some(iterator) => iterator,
+            None => {
+                let position = match self.position {
+                    // An ended stream shard is never read; its oldest records would do no harm.
+                    Checkpoint::TrimHorizon | Checkpoint::ShardEnd => Position::TrimHorizon,
+                    Checkpoint::Latest => Position::Latest,
+                    Checkpoint::At(sequence) => Position::AfterSequence(sequence),
+                };
+                let iterator = source.iterator(stream, &self.shard, position).await?;
+                self.iterator.insert(iterator)
+            }
+        };
+        let read = source.read(iterator).await;
+        let outcome = match &read {
+            Ok(page) if page.records.is_empty() => "empty",
+            Ok(_) => "records",
+            Err(_) => "failed",
+        };
+        counter!(names::STREAM_READS, names::TABLE => table.to_string(), names::OUTCOME => outcome).increment(1);
+        read
+    }
+
+    async fn hand_over(&mut self, page: Page) -> Step {
+        let Page { records, next } = page;
+        let numbers = records.iter().filter_map(|record| match record {
+            Ok(record) => Some(record.sequence),
+            Err(unreadable) => unreadable.sequence,
+        });
+        // A page whose records have no number at all still has to be delivered before the next one counts.
+        let reached = numbers.max().map_or(self.position, Checkpoint::At);
+        let newest = records.iter().flatten().filter_map(|record| record.approximate_time_s).max();
+        let delivery = if records.is_empty() {
+            None
+        } else {
+            let table = self.shared.table.to_string();
+            let expired = records.iter().flatten().filter(|record| record.ttl_deletion).count();
+            counter!(names::STREAM_RECORDS, names::TABLE => table.clone()).increment(records.len() as u64);
+            counter!(names::TTL_DELETIONS, names::TABLE => table).increment(expired as u64);
+            Some(self.shared.deliver.submit(records).await)
+        };
+        let last = next.is_none();
+        self.iterator = next;
+        self.position = reached;
+        Step::Page { reached, delivery, last, age: newest.map_or(Duration::ZERO, age) }
+    }
+
+    fn after(&mut self, error: StreamError) -> Step {
+        let table = self.shared.table.to_string();
+        counter!(names::STREAM_ERRORS, names::TABLE => table.clone(), names::REASON => error.reason()).increment(1);
+        match policy::reading(&error) {
+            Decision::Retry => {
+                tracing::warn!(table, stream_shard = %self.shard, %error, "stream shard not read, trying again");
+                Step::Failed(error)
+            }
+            Decision::Reopen => {
+                tracing::debug!(table, stream_shard = %self.shard, %error, "iterator opened again");
+                self.iterator = None;
+                Step::Failed(error)
+            }
+            Decision::Gap(after) => Step::Gap(error, after),
+        }
+    }
+}
+
+/// The only use of the wall clock: an age for people to look at.
+fn age(approximate_time_s: u64) -> Duration {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    now.saturating_sub(Duration::from_secs(approximate_time_s))
+}

@@ -1,0 +1,258 @@
+use super::*;
+use crate::health::Health;
+use crate::lease::MemoryLeases;
+use crate::scripted::{Recorder, ScriptedStream, stream};
+use crate::stream::Position;
+
+const MS: Duration = Duration::from_millis(1);
+
+struct Bench {
+    source: Arc<ScriptedStream>,
+    recorder: Arc<Recorder>,
+    leases: Arc<MemoryLeases>,
+    shared: Shared,
+    stop: CancellationToken,
+    health: Health,
+    _lister: tokio::task::JoinSet<()>,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let (source, recorder, leases) = (ScriptedStream::new(), Recorder::new(), Arc::new(MemoryLeases::new()));
+        let (discovery, lister) = Discovery::new(source.clone(), stream(), Duration::from_secs(10));
+        let mut listing = tokio::task::JoinSet::new();
+        listing.spawn(lister.run());
+        let shared = Shared {
+            stream: stream(),
+            name: StreamName::of(&stream()).unwrap(),
+            table: Arc::from("products"),
+            source: source.clone(),
+            deliver: recorder.clone(),
+            leases: leases.clone(),
+            owner: OwnerId::named("me"),
+            discovery,
+            settings: Settings {
+                idle_poll: 200 * MS,
+                max_reads_per_second: 100,
+                pages_in_flight: 3,
+                drain_timeout: Duration::from_secs(5),
+                cadence: Cadence { checkpoint: 100 * MS, timeout: Duration::from_secs(9) },
+            },
+        };
+        let health = Health::new(Duration::from_secs(10), []);
+        Self { source, recorder, leases, shared, stop: CancellationToken::new(), health, _lister: listing }
+    }
+
+    async fn lease(&self, shard: &str) -> Option<Lease> {
+        self.leases.list().await.unwrap().into_iter().find(|lease| lease.key.shard.as_str() == shard)
+    }
+
+    async fn checkpoint(&self, shard: &str) -> Checkpoint {
+        self.lease(shard).await.unwrap().checkpoint
+    }
+
+    /// Takes the lease, which is created where it is missing, and begins to read.
+    async fn read(&self, shard: &str) -> tokio::task::JoinHandle<Exit> {
+        let new = Lease::new(self.shared.name.lease(&shard.into()));
+        self.leases.create(&new).await.unwrap();
+        let lease = self.lease(shard).await.unwrap();
+        let held = self.leases.take(&lease, &self.shared.owner).await.unwrap();
+        let line = self.health.shard(&self.shared.table, &shard.into());
+        let (consumer, from) = Consumer::new(self.shared.clone(), held, line);
+        tokio::spawn(consumer.run(from, self.stop.clone()))
+    }
+}
+
+fn at(sequence: u64) -> Checkpoint {
+    Checkpoint::At(sequence.to_string().parse().unwrap())
+}
+
+fn after(sequence: u64) -> Position {
+    Position::AfterSequence(sequence.to_string().parse().unwrap())
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_last_pages_records_are_delivered_before_the_end_is_stored() {
+    let bench = Bench::new();
+    bench.source.shard("s", None, &[1, 2, 3]);
+    bench.source.close("s");
+    bench.source.shard("child", Some("s"), &[]);
+    bench.recorder.hold();
+    let reading = bench.read("s").await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(bench.recorder.pages(), [("s".to_owned(), vec![1, 2]), ("s".to_owned(), vec![3])]);
+    assert!(!reading.is_finished() && bench.lease("child").await.is_none(), "the last page is not delivered");
+    bench.recorder.deliver(1);
+    bench.recorder.deliver(0);
+    assert_eq!(reading.await.unwrap(), Exit::Ended);
+    let lease = bench.lease("s").await.unwrap();
+    assert_eq!((lease.checkpoint, lease.owner), (Checkpoint::ShardEnd, None));
+    assert_eq!(lease.children, BTreeSet::from(["child".into()]));
+    let child = bench.lease("child").await.unwrap();
+    assert_eq!((child.checkpoint, child.owner), (Checkpoint::TrimHorizon, Some(OwnerId::named("me"))));
+    assert_eq!(child.parents, BTreeSet::from(["s".into()]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_child_that_shows_up_late_is_claimed() {
+    let bench = Bench::new();
+    bench.source.shard("s", None, &[1]);
+    bench.source.shard("child", Some("s"), &[]);
+    bench.source.hide("child", true);
+    bench.source.close("s");
+    let reading = bench.read("s").await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert!(!reading.is_finished());
+    bench.source.hide("child", false);
+    assert_eq!(reading.await.unwrap(), Exit::Ended);
+    assert!(bench.lease("child").await.is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_expired_iterator_is_opened_again_after_the_last_record() {
+    let bench = Bench::new();
+    bench.source.shard("s", None, &[1, 2]);
+    let _reading = bench.read("s").await;
+    tokio::time::sleep(500 * MS).await;
+    bench.source.expire_iterators();
+    bench.source.append("s", &[10]);
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(bench.recorder.records(), [1, 2, 10]);
+    let opened: Vec<_> = bench.source.opened().into_iter().map(|(_, position)| position).collect();
+    assert_eq!(opened, [Position::TrimHorizon, after(2)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_checkpoint_never_passes_a_page_that_is_not_delivered() {
+    let bench = Bench::new();
+    bench.source.shard("s", None, &[1, 2, 3, 4, 5, 6]);
+    bench.recorder.hold();
+    let _reading = bench.read("s").await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    bench.recorder.deliver(1);
+    bench.recorder.deliver(2);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(bench.checkpoint("s").await, Checkpoint::TrimHorizon);
+    bench.recorder.deliver(0);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(bench.checkpoint("s").await, at(6));
+}
+
+#[tokio::test(start_paused = true)]
+async fn pages_under_way_are_limited_unless_a_ring_shard_is_down() {
+    let bench = Bench::new();
+    bench.source.shard("s", None, &(1..=20).collect::<Vec<_>>());
+    bench.recorder.hold();
+    let _reading = bench.read("s").await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(bench.recorder.pages().len(), 3);
+    bench.recorder.shard_down(true);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(bench.recorder.pages().len(), 10, "the other ring shards' invalidations go on");
+    assert_eq!(bench.checkpoint("s").await, Checkpoint::TrimHorizon);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lost_lease_ends_the_reading_without_a_checkpoint() {
+    let bench = Bench::new();
+    bench.source.shard("s", None, &[1, 2]);
+    bench.recorder.hold();
+    let reading = bench.read("s").await;
+    tokio::time::sleep(500 * MS).await;
+    let lease = bench.lease("s").await.unwrap();
+    let _theirs = bench.leases.take(&lease, &OwnerId::named("other")).await.unwrap();
+    bench.recorder.deliver(0);
+    let exit = tokio::time::timeout(Duration::from_secs(60), reading).await.expect("the reading ends");
+    assert_eq!(exit.unwrap(), Exit::LeaseLost);
+    assert_eq!(bench.checkpoint("s").await, Checkpoint::TrimHorizon);
+}
+
+#[tokio::test(start_paused = true)]
+async fn trimmed_records_are_a_gap_that_flushes_and_goes_on_with_the_oldest() {
+    let bench = Bench::new();
+    bench.source.shard("s", None, &[1, 2]);
+    let reading = bench.read("s").await;
+    tokio::time::sleep(500 * MS).await;
+    bench.stop.cancel();
+    assert_eq!(reading.await.unwrap(), Exit::Stopped);
+    assert_eq!(bench.checkpoint("s").await, at(2));
+
+    let bench = Bench { stop: CancellationToken::new(), ..bench };
+    bench.source.append("s", &[3, 4, 5]);
+    bench.source.trim("s", 4);
+    let _reading = bench.read("s").await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(bench.recorder.flushed(), ["products"]);
+    assert_eq!(bench.recorder.records(), [1, 2, 4, 5]);
+    assert_eq!(bench.checkpoint("s").await, at(5));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shard_that_is_gone_is_a_gap_that_flushes_and_ends_it() {
+    let bench = Bench::new();
+    bench.source.shard("s", None, &[1, 2]);
+    bench.source.shard("child", Some("s"), &[]);
+    let reading = bench.read("s").await;
+    tokio::time::sleep(500 * MS).await;
+    bench.source.forget("s");
+    assert_eq!(reading.await.unwrap(), Exit::Ended);
+    assert_eq!(bench.recorder.flushed(), ["products"]);
+    assert_eq!(bench.checkpoint("s").await, Checkpoint::ShardEnd);
+}
+
+#[tokio::test(start_paused = true)]
+async fn throttled_and_failed_reads_are_made_again() {
+    let bench = Bench::new();
+    bench.source.shard("s", None, &[1, 2, 3]);
+    for _ in 0..3 {
+        bench.source.fail(StreamError::Throttled(String::new()));
+        bench.source.fail(StreamError::Other("internal".into()));
+    }
+    let _reading = bench.read("s").await;
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    assert_eq!(bench.recorder.records(), [1, 2, 3]);
+    assert!(bench.recorder.flushed().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stop_delivers_what_is_under_way_and_frees_the_lease() {
+    let bench = Bench::new();
+    bench.source.shard("s", None, &[1, 2, 3]);
+    bench.recorder.hold();
+    let reading = bench.read("s").await;
+    tokio::time::sleep(500 * MS).await;
+    bench.stop.cancel();
+    tokio::time::sleep(500 * MS).await;
+    assert!(!reading.is_finished());
+    bench.recorder.deliver(0);
+    bench.recorder.deliver(1);
+    assert_eq!(reading.await.unwrap(), Exit::Stopped);
+    let lease = bench.lease("s").await.unwrap();
+    assert_eq!((lease.checkpoint, lease.owner), (at(3), None));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stop_that_cannot_deliver_everything_stores_what_was_delivered() {
+    let bench = Bench::new();
+    bench.source.shard("s", None, &[1, 2, 3]);
+    bench.recorder.hold();
+    let reading = bench.read("s").await;
+    tokio::time::sleep(500 * MS).await;
+    bench.recorder.deliver(0);
+    bench.stop.cancel();
+    assert_eq!(reading.await.unwrap(), Exit::Stopped);
+    let lease = bench.lease("s").await.unwrap();
+    assert_eq!((lease.checkpoint, lease.owner), (at(2), None));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_abandoned_page_stops_the_reading_before_its_checkpoint() {
+    let bench = Bench::new();
+    bench.source.shard("s", None, &[1, 2]);
+    bench.recorder.hold();
+    let reading = bench.read("s").await;
+    tokio::time::sleep(500 * MS).await;
+    bench.recorder.abandon();
+    assert_eq!(reading.await.unwrap(), Exit::Abandoned);
+    assert_eq!(bench.checkpoint("s").await, Checkpoint::TrimHorizon);
+}

@@ -1,0 +1,48 @@
+//! The seam to the pipeline: where pages go.
+
+use std::future::Future;
+use std::pin::Pin;
+
+use async_trait::async_trait;
+use ringtide_core::pipeline::{Abandoned, Pipeline};
+use ringtide_core::record::{ChangeRecord, UnreadableRecord};
+use tokio::time::Instant;
+
+/// Resolves when everything of a page, or a flush, was acknowledged by its ring shards; an error where that will never be.
+/// Dropping it gives the page up.
+pub type Delivery = Pin<Box<dyn Future<Output = Result<(), Abandoned>> + Send>>;
+
+/// Takes pages and makes the ring follow them: core's pipeline, or a recorder in tests.
+#[async_trait]
+pub trait Deliver: Send + Sync + 'static {
+    /// Takes one page in stream order; waits where too much is queued.
+    async fn submit(&self, page: Vec<Result<ChangeRecord, UnreadableRecord>>) -> Delivery;
+
+    /// Flushes everything that comes from a table, on every ring shard.
+    async fn flush_table(&self, table: &str) -> Delivery;
+
+    /// Names the ring shards that cannot be delivered to now.
+    fn unhealthy(&self) -> Vec<String>;
+
+    /// Delivers what is queued, until the deadline, and ends. Returns how many commands are left undelivered.
+    async fn close(&self, deadline: Instant) -> usize;
+}
+
+#[async_trait]
+impl Deliver for Pipeline {
+    async fn submit(&self, page: Vec<Result<ChangeRecord, UnreadableRecord>>) -> Delivery {
+        Box::pin(Pipeline::submit(self, page).await)
+    }
+
+    async fn flush_table(&self, table: &str) -> Delivery {
+        Box::pin(Pipeline::flush_table(self, table).await)
+    }
+
+    fn unhealthy(&self) -> Vec<String> {
+        Pipeline::unhealthy(self).iter().map(ToString::to_string).collect()
+    }
+
+    async fn close(&self, deadline: Instant) -> usize {
+        self.shutdown(deadline).await
+    }
+}

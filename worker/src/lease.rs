@@ -1,0 +1,230 @@
+//! Stream leases: who reads which stream shard, and how far it got.
+//!
+//! A lease is written only on condition that its counter is the one last read, and every write adds 1 to it, so that of
+//! two writers one fails. Whoever does not see the counter change for the fail-over time on its own monotonic clock
+//! may take the lease. No wall clock takes part.
+
+mod dynamodb;
+mod expiry;
+mod item;
+pub(crate) mod keeper;
+mod key;
+mod memory;
+
+#[cfg(test)]
+mod contract;
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use ringtide_core::record::SequenceNumber;
+
+use crate::stream::ShardId;
+
+pub use dynamodb::DynamoDbLeases;
+pub use expiry::Expiry;
+pub use key::{InvalidLeaseKey, LeaseKey, StreamName};
+pub use memory::MemoryLeases;
+
+/// Where stream leases are kept: a DynamoDB table in the Kinesis Client Library's schema, or memory in tests.
+///
+/// Reads are strongly consistent. A write that fails with [`LeaseError::Unavailable`] may have been carried out.
+#[async_trait]
+pub trait LeaseStore: Send + Sync + 'static {
+    /// Creates the table where it is missing and waits until it can be used.
+    ///
+    /// # Errors
+    /// A table that is not one of leases.
+    async fn prepare(&self) -> Result<(), LeaseError>;
+
+    /// Reads all leases of all streams. Rows that are not leases are left out.
+    ///
+    /// # Errors
+    /// Only those of the call; a lease that cannot be read is logged and left out.
+    async fn list(&self) -> Result<Vec<Lease>, LeaseError>;
+
+    /// Stores a new lease, for its owner where it names one. `false` where there is one already, which stays as it is.
+    ///
+    /// # Errors
+    /// Those of the call.
+    async fn create(&self, lease: &Lease) -> Result<bool, LeaseError>;
+
+    /// Takes a lease as it was last read, whoever owned it then.
+    ///
+    /// # Errors
+    /// [`LeaseError::Lost`] where it has changed since.
+    async fn take(&self, lease: &Lease, owner: &OwnerId) -> Result<HeldLease, LeaseError>;
+
+    /// Shows that the owner lives.
+    ///
+    /// # Errors
+    /// [`LeaseError::Lost`] where another owner took it.
+    async fn renew(&self, held: &mut HeldLease) -> Result<(), LeaseError>;
+
+    /// Stores how far the stream shard was delivered, and its children where it ended; renews as well.
+    ///
+    /// # Errors
+    /// [`LeaseError::Lost`] where another owner took it: nothing was stored.
+    async fn checkpoint(
+        &self,
+        held: &mut HeldLease,
+        checkpoint: &Checkpoint,
+        children: &BTreeSet<ShardId>,
+    ) -> Result<(), LeaseError>;
+
+    /// Gives the lease up, so that a successor can take it at once.
+    ///
+    /// # Errors
+    /// [`LeaseError::Lost`] where another owner took it.
+    async fn release(&self, held: HeldLease) -> Result<(), LeaseError>;
+
+    /// Deletes a lease as it was last read.
+    ///
+    /// # Errors
+    /// [`LeaseError::Lost`] where it has changed since.
+    async fn delete(&self, lease: &Lease) -> Result<(), LeaseError>;
+}
+
+/// Names a worker among those that share a lease table: no two that run at once may have the same.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct OwnerId(Arc<str>);
+
+impl OwnerId {
+    /// Uses a name that somebody keeps unique. A worker that restarts under it goes on with its leases at once.
+    #[must_use]
+    pub fn named(name: &str) -> Self {
+        Self(Arc::from(name))
+    }
+
+    /// Makes up a name for this process: application, process id and a random part. After a crash its leases have to
+    /// expire before another process takes them.
+    #[must_use]
+    pub fn of_process(application: &str) -> Self {
+        Self(Arc::from(format!("{application}:{}:{:016x}", std::process::id(), fastrand::u64(..))))
+    }
+
+    /// The name.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for OwnerId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for OwnerId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.0, f)
+    }
+}
+
+/// How far a stream shard was delivered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Checkpoint {
+    /// Nothing yet: from the oldest record that is kept.
+    TrimHorizon,
+    /// Nothing yet: from what comes next.
+    Latest,
+    /// Up to and with this record.
+    At(SequenceNumber),
+    /// To its end.
+    ShardEnd,
+}
+
+impl fmt::Display for Checkpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TrimHorizon => f.write_str("TRIM_HORIZON"),
+            Self::Latest => f.write_str("LATEST"),
+            Self::At(sequence) => sequence.fmt(f),
+            Self::ShardEnd => f.write_str("SHARD_END"),
+        }
+    }
+}
+
+/// One lease as it was read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lease {
+    /// Its stream and stream shard.
+    pub key: LeaseKey,
+    /// Who reads the stream shard; `None` where it is free.
+    pub owner: Option<OwnerId>,
+    /// Changes with every write.
+    pub counter: u64,
+    /// How far it was delivered.
+    pub checkpoint: Checkpoint,
+    /// How often the owner changed since the last checkpoint.
+    pub switches: u64,
+    /// The stream shards that it continues: one or none.
+    pub parents: BTreeSet<ShardId>,
+    /// The stream shards that continue it, known once it ended.
+    pub children: BTreeSet<ShardId>,
+}
+
+impl Lease {
+    /// A free lease that was never read from.
+    #[must_use]
+    pub fn new(key: LeaseKey) -> Self {
+        Self {
+            key,
+            owner: None,
+            counter: 0,
+            checkpoint: Checkpoint::TrimHorizon,
+            switches: 0,
+            parents: BTreeSet::new(),
+            children: BTreeSet::new(),
+        }
+    }
+}
+
+/// The right to read a stream shard and to write its checkpoint, until another owner takes it.
+#[derive(Debug)]
+pub struct HeldLease {
+    /// Its stream and stream shard.
+    key: LeaseKey,
+    /// The owner that holds it.
+    owner: OwnerId,
+    /// The counter last read or written.
+    counter: u64,
+    /// How far it was delivered when it was taken.
+    checkpoint: Checkpoint,
+}
+
+impl HeldLease {
+    /// Its stream and stream shard.
+    #[must_use]
+    pub const fn key(&self) -> &LeaseKey {
+        &self.key
+    }
+
+    /// How far the stream shard was delivered when the lease was taken.
+    #[must_use]
+    pub const fn taken_at(&self) -> Checkpoint {
+        self.checkpoint
+    }
+
+    /// Whether a lease is what this one's next write leaves behind: an answer may get lost after the write was made.
+    fn is_written_as(&self, found: &Lease) -> bool {
+        found.owner.as_ref() == Some(&self.owner) && Some(found.counter) == self.counter.checked_add(1)
+    }
+}
+
+/// A failed call of the lease store.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum LeaseError {
+    /// The lease is not as it was last read: somebody else wrote it.
+    #[error("the stream lease {0} is held by somebody else")]
+    Lost(LeaseKey),
+    /// The store does not answer, or refuses for now.
+    #[error("the lease table cannot be used: {0}")]
+    Unavailable(String),
+    /// The store can never be used like this.
+    #[error("the lease table is unfit: {0}")]
+    Unfit(String),
+}

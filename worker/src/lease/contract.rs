@@ -1,0 +1,50 @@
+//! What every lease store has to do, as one test for all of them.
+
+use std::collections::BTreeSet;
+
+use super::{Checkpoint, Lease, LeaseError, LeaseKey, LeaseStore, OwnerId};
+
+async fn find(store: &dyn LeaseStore, key: &LeaseKey) -> Lease {
+    store.list().await.unwrap().into_iter().find(|lease| lease.key == *key).unwrap()
+}
+
+pub(crate) async fn check(store: &dyn LeaseStore) {
+    store.prepare().await.unwrap();
+    store.prepare().await.unwrap();
+    let key = LeaseKey::parse("1:r$1$t$2026-01-02T03_04_05.678:1:s").unwrap();
+    let (me, other) = (OwnerId::named("me"), OwnerId::named("other"));
+    let lost = Err(LeaseError::Lost(key.clone()));
+    let new = Lease { parents: BTreeSet::from(["parent".into()]), ..Lease::new(key.clone()) };
+    assert_eq!(store.create(&new).await, Ok(true));
+    assert_eq!(store.create(&Lease { checkpoint: Checkpoint::ShardEnd, ..new.clone() }).await, Ok(false));
+    let read = find(store, &key).await;
+    assert_eq!(read, new);
+
+    // One of two takers wins.
+    let mut mine = store.take(&read, &me).await.unwrap();
+    assert!(matches!(store.take(&read, &other).await, Err(LeaseError::Lost(_))));
+    store.renew(&mut mine).await.unwrap();
+    let at = Checkpoint::At("1234567890123456789012345678901234567890".parse().unwrap());
+    store.checkpoint(&mut mine, &at, &BTreeSet::new()).await.unwrap();
+    let read = find(store, &key).await;
+    assert_eq!((read.checkpoint, read.counter, read.owner.as_ref()), (at, 3, Some(&me)));
+    assert_eq!((read.switches, &read.parents), (0, &new.parents));
+
+    // Another owner takes it: the old one can write nothing any more.
+    let mut theirs = store.take(&read, &other).await.unwrap();
+    assert_eq!(theirs.taken_at(), at);
+    assert_eq!(find(store, &key).await.switches, 1);
+    assert_eq!(store.checkpoint(&mut mine, &Checkpoint::ShardEnd, &BTreeSet::new()).await, lost);
+    assert_eq!(store.renew(&mut mine).await, lost);
+    assert_eq!(store.release(mine).await, lost);
+    assert_eq!(find(store, &key).await.checkpoint, at);
+
+    let children = BTreeSet::from(["x".into(), "y".into()]);
+    store.checkpoint(&mut theirs, &Checkpoint::ShardEnd, &children).await.unwrap();
+    store.release(theirs).await.unwrap();
+    let ended = find(store, &key).await;
+    assert_eq!((ended.checkpoint, ended.owner.as_ref(), &ended.children), (Checkpoint::ShardEnd, None, &children));
+    assert_eq!(store.delete(&read).await, lost);
+    store.delete(&ended).await.unwrap();
+    assert_eq!(store.list().await.unwrap(), []);
+}

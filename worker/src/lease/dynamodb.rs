@@ -1,0 +1,361 @@
+//! Stream leases in a DynamoDB table, in the Kinesis Client Library's schema.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use aws_sdk_dynamodb::Client;
+use aws_sdk_dynamodb::operation::update_item::builders::UpdateItemFluentBuilder;
+use aws_sdk_dynamodb::types::{
+    AttributeDefinition, BillingMode, GlobalSecondaryIndex, KeySchemaElement, KeyType, Projection, ProjectionType,
+    ScalarAttributeType, TableDescription, TableStatus,
+};
+use tokio::time::Instant;
+
+use super::item::{self, LEASE_KEY, LEASE_OWNER, number, text};
+use super::{Checkpoint, HeldLease, Lease, LeaseError, LeaseKey, LeaseStore, OwnerId};
+use crate::aws::{self, Failure};
+use crate::stream::ShardId;
+
+/// The index that tells an owner's leases.
+const OWNER_INDEX: &str = "LeaseOwnerToLeaseKeyIndex";
+/// How long a new table may take to become active.
+const CREATION_TIMEOUT: Duration = Duration::from_secs(120);
+/// What every write but the first depends on.
+const HELD: &str = "leaseCounter = :counter AND leaseOwner = :owner";
+
+/// The lease table of one application. Attributes that it does not know are left as they are.
+#[derive(Clone, Debug)]
+pub struct DynamoDbLeases {
+    client: Client,
+    table: String,
+}
+
+impl DynamoDbLeases {
+    /// Uses the table that is named like the application.
+    #[must_use]
+    pub fn new(client: Client, application: &str) -> Self {
+        Self { client, table: application.to_owned() }
+    }
+
+    fn update(&self, key: &LeaseKey, counter: u64) -> UpdateItemFluentBuilder {
+        self.client
+            .update_item()
+            .table_name(&self.table)
+            .key(LEASE_KEY, text(key))
+            .expression_attribute_values(":counter", number(counter))
+            .expression_attribute_values(":next", number(counter.saturating_add(1)))
+    }
+
+    /// Carries out a write of the holder. Where its condition fails, the lease is read: the write may be our own,
+    /// made by an attempt whose answer was lost.
+    async fn write(
+        &self,
+        held: &mut HeldLease,
+        update: UpdateItemFluentBuilder,
+        made: impl Fn(&Lease) -> bool + Send,
+    ) -> Result<(), LeaseError> {
+        let update = update.expression_attribute_values(":owner", text(&held.owner));
+        match update.condition_expression(HELD).send().await.map_err(|e| failed(&e, &held.key)) {
+            Ok(_) => {}
+            Err(LeaseError::Lost(key)) => {
+                let found = self.get(&key).await?;
+                if !found.is_some_and(|found| made(&found)) {
+                    return Err(LeaseError::Lost(key));
+                }
+            }
+            Err(error) => return Err(error),
+        }
+        held.counter = held.counter.saturating_add(1);
+        Ok(())
+    }
+
+    async fn get(&self, key: &LeaseKey) -> Result<Option<Lease>, LeaseError> {
+        let request = self.client.get_item().table_name(&self.table).key(LEASE_KEY, text(key)).consistent_read(true);
+        let output = request.send().await.map_err(|e| failed(&e, key))?;
+        Ok(output.item.and_then(|row| item::read(&row).ok().flatten()))
+    }
+
+    async fn describe(&self) -> Result<Option<TableDescription>, LeaseError> {
+        match self.client.describe_table().table_name(&self.table).send().await {
+            Ok(output) => Ok(output.table),
+            Err(error) => match Failure::of(&error) {
+                Failure::Service { code, .. } if code == "ResourceNotFoundException" => Ok(None),
+                failure => Err(self.sorted(failure)),
+            },
+        }
+    }
+
+    async fn create_table(&self) -> Result<(), LeaseError> {
+        let built = |e: aws_sdk_dynamodb::error::BuildError| LeaseError::Unfit(e.to_string());
+        let attribute = |name: &str| {
+            AttributeDefinition::builder().attribute_name(name).attribute_type(ScalarAttributeType::S).build()
+        };
+        let key = |name: &str, kind| KeySchemaElement::builder().attribute_name(name).key_type(kind).build();
+        let index = GlobalSecondaryIndex::builder()
+            .index_name(OWNER_INDEX)
+            .key_schema(key(LEASE_OWNER, KeyType::Hash).map_err(built)?)
+            .key_schema(key(LEASE_KEY, KeyType::Range).map_err(built)?)
+            .projection(Projection::builder().projection_type(ProjectionType::KeysOnly).build())
+            .build()
+            .map_err(built)?;
+        let request = self
+            .client
+            .create_table()
+            .table_name(&self.table)
+            .billing_mode(BillingMode::PayPerRequest)
+            .attribute_definitions(attribute(LEASE_KEY).map_err(built)?)
+            .attribute_definitions(attribute(LEASE_OWNER).map_err(built)?)
+            .key_schema(key(LEASE_KEY, KeyType::Hash).map_err(built)?)
+            .global_secondary_indexes(index);
+        match request.send().await {
+            Ok(_) => {
+                tracing::info!(table = self.table, "lease table created");
+                Ok(())
+            }
+            Err(error) => match Failure::of(&error) {
+                // Another worker created it first.
+                Failure::Service { code, .. } if code == "ResourceInUseException" => Ok(()),
+                failure => Err(self.sorted(failure)),
+            },
+        }
+    }
+
+    fn sorted(&self, failure: Failure) -> LeaseError {
+        match failure {
+            Failure::Service { code, text } if aws::is_denial(&code) || code == "ValidationException" => {
+                LeaseError::Unfit(format!("{}: {text}", self.table))
+            }
+            Failure::Service { text, .. } | Failure::Unreachable(text) | Failure::Other(text) => {
+                LeaseError::Unavailable(format!("{}: {text}", self.table))
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl LeaseStore for DynamoDbLeases {
+    async fn prepare(&self) -> Result<(), LeaseError> {
+        let deadline = Instant::now() + CREATION_TIMEOUT;
+        let mut pause = Duration::from_millis(50);
+        loop {
+            match self.describe().await? {
+                None => self.create_table().await?,
+                Some(description) => {
+                    let keys = description.key_schema.unwrap_or_default();
+                    if !matches!(keys.as_slice(), [key] if key.attribute_name == LEASE_KEY) {
+                        return Err(LeaseError::Unfit(format!(
+                            "the table {} exists and its primary key is not {LEASE_KEY:?}; choose another name as worker.application",
+                            self.table
+                        )));
+                    }
+                    match description.table_status {
+                        Some(TableStatus::Active | TableStatus::Updating) | None => return Ok(()),
+                        Some(_) => {}
+                    }
+                }
+            }
+            if Instant::now() + pause > deadline {
+                return Err(LeaseError::Unavailable(format!("{} does not become active", self.table)));
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(Duration::from_secs(1));
+        }
+    }
+
+    async fn list(&self) -> Result<Vec<Lease>, LeaseError> {
+        let mut leases = Vec::new();
+        let mut from = None;
+        loop {
+            let request = self.client.scan().table_name(&self.table).consistent_read(true);
+            let page = request.set_exclusive_start_key(from).send().await;
+            let page = page.map_err(|e| self.sorted(Failure::of(&e)))?;
+            for row in page.items.unwrap_or_default() {
+                match item::read(&row) {
+                    Ok(lease) => leases.extend(lease),
+                    Err(reason) => tracing::error!(table = self.table, reason, "stream lease cannot be read"),
+                }
+            }
+            match page.last_evaluated_key.filter(|key| !key.is_empty()) {
+                Some(key) => from = Some(key),
+                None => return Ok(leases),
+            }
+        }
+    }
+
+    async fn create(&self, lease: &Lease) -> Result<bool, LeaseError> {
+        let request = self.client.put_item().table_name(&self.table).set_item(Some(item::write(lease)));
+        match request.condition_expression("attribute_not_exists(leaseKey)").send().await {
+            Ok(_) => Ok(true),
+            Err(error) => match failed(&error, &lease.key) {
+                LeaseError::Lost(_) => Ok(false),
+                error => Err(error),
+            },
+        }
+    }
+
+    async fn take(&self, lease: &Lease, owner: &OwnerId) -> Result<HeldLease, LeaseError> {
+        let switches = lease.switches.saturating_add(u64::from(lease.owner.as_ref() != Some(owner)));
+        let update = self
+            .update(&lease.key, lease.counter)
+            .expression_attribute_values(":me", text(owner))
+            .expression_attribute_values(":switches", number(switches))
+            .update_expression(
+                "SET leaseOwner = :me, leaseCounter = :next, ownerSwitchesSinceCheckpoint = :switches \
+                 REMOVE checkpointOwner",
+            );
+        let update = match &lease.owner {
+            Some(holder) => update.expression_attribute_values(":owner", text(holder)).condition_expression(HELD),
+            None => update.condition_expression("leaseCounter = :counter AND attribute_not_exists(leaseOwner)"),
+        };
+        let mut held = HeldLease {
+            key: lease.key.clone(),
+            owner: owner.clone(),
+            counter: lease.counter,
+            checkpoint: lease.checkpoint,
+        };
+        match update.send().await.map_err(|e| failed(&e, &lease.key)) {
+            Ok(_) => {}
+            Err(LeaseError::Lost(key)) => {
+                let found = self.get(&key).await?;
+                if !found.is_some_and(|found| held.is_written_as(&found)) {
+                    return Err(LeaseError::Lost(key));
+                }
+            }
+            Err(error) => return Err(error),
+        }
+        held.counter = held.counter.saturating_add(1);
+        Ok(held)
+    }
+
+    async fn renew(&self, held: &mut HeldLease) -> Result<(), LeaseError> {
+        let update = self.update(&held.key, held.counter).update_expression("SET leaseCounter = :next");
+        let before = held.snapshot();
+        self.write(held, update, |found| before.is_written_as(found)).await
+    }
+
+    async fn checkpoint(
+        &self,
+        held: &mut HeldLease,
+        checkpoint: &Checkpoint,
+        children: &BTreeSet<ShardId>,
+    ) -> Result<(), LeaseError> {
+        let mut sets = "SET leaseCounter = :next, checkpoint = :checkpoint, checkpointSubSequenceNumber = :zero, \
+                        ownerSwitchesSinceCheckpoint = :zero"
+            .to_owned();
+        let mut update = self
+            .update(&held.key, held.counter)
+            .expression_attribute_values(":checkpoint", text(checkpoint))
+            .expression_attribute_values(":zero", number(0));
+        if !children.is_empty() {
+            sets.push_str(", childShardIds = :children");
+            update = update.expression_attribute_values(":children", item::set(children));
+        }
+        sets.push_str(" REMOVE pendingCheckpoint, pendingCheckpointSubSequenceNumber, pendingCheckpointState");
+        let before = held.snapshot();
+        let made = |found: &Lease| before.is_written_as(found) && found.checkpoint == *checkpoint;
+        self.write(held, update.update_expression(sets), made).await
+    }
+
+    async fn release(&self, mut held: HeldLease) -> Result<(), LeaseError> {
+        let update = self.update(&held.key, held.counter);
+        let update = update.update_expression("SET leaseCounter = :next REMOVE leaseOwner, checkpointOwner");
+        let released = held.counter.saturating_add(1);
+        self.write(&mut held, update, |found| found.owner.is_none() && found.counter == released).await
+    }
+
+    async fn delete(&self, lease: &Lease) -> Result<(), LeaseError> {
+        let request = self
+            .client
+            .delete_item()
+            .table_name(&self.table)
+            .key(LEASE_KEY, text(&lease.key))
+            .condition_expression("attribute_not_exists(leaseKey) OR leaseCounter = :counter")
+            .expression_attribute_values(":counter", number(lease.counter));
+        request.send().await.map(drop).map_err(|e| failed(&e, &lease.key))
+    }
+}
+
+impl HeldLease {
+    fn snapshot(&self) -> Self {
+        Self { key: self.key.clone(), owner: self.owner.clone(), counter: self.counter, checkpoint: self.checkpoint }
+    }
+}
+
+fn failed<E: aws::ServiceError>(error: &aws::SdkError<E>, key: &LeaseKey) -> LeaseError {
+    match Failure::of(error) {
+        Failure::Service { code, .. } if code == "ConditionalCheckFailedException" => LeaseError::Lost(key.clone()),
+        Failure::Service { text, .. } | Failure::Unreachable(text) | Failure::Other(text) => {
+            LeaseError::Unavailable(text)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use aws_sdk_dynamodb::types::AttributeValue;
+    use ringtide_core::config::Aws;
+
+    use super::*;
+    use crate::aws::Clients;
+
+    async fn emulator() -> Client {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let endpoint_url = Some(format!("http://{}", listener.local_addr().unwrap()));
+        let database = dynoxide::Database::memory().unwrap();
+        tokio::spawn(dynoxide::server::serve_with_shutdown(listener, database, std::future::pending()));
+        Clients::connect(&Aws { region: None, endpoint_url }).await.tables
+    }
+
+    #[tokio::test]
+    async fn it_keeps_the_conditions_of_the_seam() {
+        super::super::contract::check(&DynamoDbLeases::new(emulator().await, "leases")).await;
+    }
+
+    #[tokio::test]
+    async fn attributes_that_it_does_not_know_and_rows_of_others_are_kept() {
+        let client = emulator().await;
+        let store = DynamoDbLeases::new(client.clone(), "leases");
+        store.prepare().await.unwrap();
+        let lease = Lease::new(LeaseKey::parse("1:r$1$t$l:1:s").unwrap());
+        let mut row = item::write(&lease);
+        row.insert("throughputKBps".to_owned(), AttributeValue::N("7".to_owned()));
+        client.put_item().table_name("leases").set_item(Some(row)).send().await.unwrap();
+        let other =
+            client.put_item().table_name("leases").item(LEASE_KEY, text("w")).item("entityType", text("WORKER"));
+        other.send().await.unwrap();
+        assert_eq!(store.list().await.unwrap(), std::slice::from_ref(&lease));
+        let mut held = store.take(&lease, &OwnerId::named("me")).await.unwrap();
+        store.checkpoint(&mut held, &Checkpoint::ShardEnd, &BTreeSet::new()).await.unwrap();
+        let rows = client.scan().table_name("leases").send().await.unwrap().items.unwrap();
+        assert_eq!(rows.len(), 2);
+        let row = rows.iter().find(|row| row.contains_key("leaseCounter")).unwrap();
+        assert_eq!(row.get("throughputKBps"), Some(&AttributeValue::N("7".to_owned())));
+    }
+
+    #[tokio::test]
+    async fn a_write_whose_answer_was_lost_counts_as_made() {
+        let store = DynamoDbLeases::new(emulator().await, "leases");
+        store.prepare().await.unwrap();
+        let lease = Lease::new(LeaseKey::parse("1:r$1$t$l:1:s").unwrap());
+        store.create(&lease).await.unwrap();
+        let mut held = store.take(&lease, &OwnerId::named("me")).await.unwrap();
+        let mut unheard = held.snapshot();
+        let at = Checkpoint::At("5".parse().unwrap());
+        store.checkpoint(&mut unheard, &at, &BTreeSet::new()).await.unwrap();
+        store.checkpoint(&mut held, &at, &BTreeSet::new()).await.unwrap();
+        store.renew(&mut held).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_table_of_something_else_is_refused() {
+        let client = emulator().await;
+        let definition = AttributeDefinition::builder().attribute_name("pk").attribute_type(ScalarAttributeType::S);
+        let create = client.create_table().table_name("leases").billing_mode(BillingMode::PayPerRequest);
+        let create = create.attribute_definitions(definition.build().unwrap());
+        let key = KeySchemaElement::builder().attribute_name("pk").key_type(KeyType::Hash).build().unwrap();
+        create.key_schema(key).send().await.unwrap();
+        let error = DynamoDbLeases::new(client, "leases").prepare().await.unwrap_err();
+        assert!(error.to_string().contains("worker.application"), "{error}");
+    }
+}

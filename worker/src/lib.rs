@@ -1,0 +1,41 @@
+//! The long-running consumer of DynamoDB Streams that keeps a Valkey ring true.
+//!
+//! ```text
+//! supervisor -> table -> follower (one stream) -> consumer (one stream shard) -> core's pipeline
+//!                            |                        |
+//!                        discovery, lineage       stream lease, watermark, checkpoint
+//! ```
+//!
+//! # Layout
+//! - [`worker`]: the worker as a value: start, health, stop
+//! - [`stream`]: the seam to DynamoDB Streams, and the one place that decides what follows from a failure
+//! - [`lineage`]: the graph of stream shards: what may start; pure
+//! - [`lease`]: the seam to stream leases, in the Kinesis Client Library's schema
+//! - [`deliver`]: the seam to the pipeline
+//! - `consumer`, `pace`: one stream shard from its checkpoint to its end
+//! - `discovery`, `follower`, `supervisor`: listings, one stream, all tables
+//! - [`health`], `http`: progress, and the pages that show it
+//! - [`shutdown`], [`cli`], [`aws`]: signals, the command line, the SDK's clients
+
+pub mod aws;
+pub mod cli;
+mod consumer;
+pub mod deliver;
+#[cfg(feature = "demo")]
+mod demo;
+mod discovery;
+mod follower;
+pub mod health;
+mod http;
+pub mod lease;
+pub mod lineage;
+mod pace;
+#[cfg(test)]
+mod scripted;
+pub mod shutdown;
+pub mod stream;
+mod supervisor;
+pub mod worker;
+
+pub use supervisor::StartError;
+pub use worker::{RunError, RunningWorker, Stopped, Worker};

@@ -1,0 +1,121 @@
+//! When a stream shard is read next. Pure: time and randomness are handed in.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// The first pause after a page without records.
+const FIRST_IDLE_PAUSE: Duration = Duration::from_millis(50);
+/// The first pause after a failure.
+const FIRST_RETRY_PAUSE: Duration = Duration::from_millis(100);
+/// The longest pause between two tries.
+const LONGEST_RETRY_PAUSE: Duration = Duration::from_secs(5);
+
+/// What the last read came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ReadOutcome {
+    /// Records.
+    Records,
+    /// None, as is usual.
+    Empty,
+    /// The call failed and is made again.
+    Failed,
+}
+
+/// The pace of one stream shard.
+///
+/// No pause after a page with records; after empty pages pauses that double up to the idle pace; after failures pauses
+/// that double up to 5 s, with jitter. Whatever the page was, two reads begin at least `1 / max_reads_per_second` apart:
+/// the ceiling is for the bill as much as for the service's limit, and a burst is smoothed to it.
+#[derive(Clone, Debug)]
+pub(crate) struct Pace {
+    idle_poll: Duration,
+    apart: Duration,
+    idle_pause: Duration,
+    retry_pause: Duration,
+}
+
+impl Pace {
+    /// Starts without any pause. A ceiling of 0 counts as 1.
+    #[must_use]
+    pub(crate) fn new(idle_poll: Duration, max_reads_per_second: u32) -> Self {
+        let mut pace = Self {
+            idle_poll,
+            apart: Duration::from_secs(1) / max_reads_per_second.max(1),
+            idle_pause: Duration::ZERO,
+            retry_pause: Duration::ZERO,
+        };
+        pace.reset();
+        pace
+    }
+
+    /// The earliest time of the next read, after one from `began` to `ended`; `jitter` is from 0 to 1.
+    pub(crate) fn next(&mut self, began: Instant, ended: Instant, outcome: ReadOutcome, jitter: f64) -> Instant {
+        let next = match outcome {
+            ReadOutcome::Records => {
+                self.reset();
+                ended
+            }
+            ReadOutcome::Empty => {
+                self.retry_pause = FIRST_RETRY_PAUSE;
+                let pause = self.idle_pause;
+                self.idle_pause = (pause * 2).min(self.idle_poll);
+                ended + pause
+            }
+            ReadOutcome::Failed => {
+                let pause = self.retry_pause;
+                self.retry_pause = (pause * 2).min(LONGEST_RETRY_PAUSE);
+                ended + pause.mul_f64(0.5 + 0.5 * jitter.clamp(0.0, 1.0))
+            }
+        };
+        next.max(began + self.apart)
+    }
+
+    fn reset(&mut self) {
+        self.idle_pause = FIRST_IDLE_PAUSE.min(self.idle_poll);
+        self.retry_pause = FIRST_RETRY_PAUSE;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    /// The pauses in ms after reads that took 10 ms each.
+    fn pauses(max_reads: u32, outcomes: &[ReadOutcome]) -> Vec<u128> {
+        let mut pace = Pace::new(500 * MS, max_reads);
+        let began = Instant::now();
+        let ended = began + 10 * MS;
+        outcomes.iter().map(|o| pace.next(began, ended, *o, 1.0).duration_since(ended).as_millis()).collect()
+    }
+
+    #[test]
+    fn records_are_followed_at_once_and_silence_by_growing_pauses() {
+        use ReadOutcome::{Empty, Records};
+        assert_eq!(pauses(1000, &[Records, Records]), [0, 0]);
+        assert_eq!(pauses(1000, &[Empty; 6]), [50, 100, 200, 400, 500, 500]);
+        assert_eq!(pauses(1000, &[Empty, Empty, Records, Empty]), [50, 100, 0, 50]);
+    }
+
+    #[test]
+    fn the_ceiling_holds_for_full_pages_too() {
+        assert_eq!(pauses(10, &[ReadOutcome::Records, ReadOutcome::Empty]), [90, 90]);
+    }
+
+    #[test]
+    fn failures_are_retried_ever_more_slowly() {
+        use ReadOutcome::{Empty, Failed};
+        assert_eq!(pauses(1000, &[Failed; 8]), [100, 200, 400, 800, 1600, 3200, 5000, 5000]);
+        assert_eq!(pauses(1000, &[Failed, Failed, Empty, Failed]), [100, 200, 50, 100]);
+    }
+
+    #[test]
+    fn an_idle_pace_below_the_first_pause_is_kept() {
+        let mut pace = Pace::new(20 * MS, 1000);
+        let now = Instant::now();
+        assert_eq!(pace.next(now, now, ReadOutcome::Empty, 0.0), now + 20 * MS);
+        assert_eq!(pace.next(now, now, ReadOutcome::Empty, 0.0), now + 20 * MS);
+    }
+}

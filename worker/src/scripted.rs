@@ -1,0 +1,285 @@
+//! A scripted stream and a recording pipeline, for tests on a paused clock.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use async_trait::async_trait;
+use ringtide_core::pipeline::Abandoned;
+use ringtide_core::record::{
+    Attribute, ChangeRecord, EventName, SequenceNumber, Stream, UnreadableRecord, ViewType, stream_of_arn,
+};
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use crate::deliver::{Deliver, Delivery};
+use crate::stream::{
+    Listing, Page, Position, ShardId, ShardIterator, StreamError, StreamShard, StreamSource, TableDescription,
+};
+
+pub(crate) const ARN: &str = "arn:aws:dynamodb:eu-west-1:123456789012:table/products/stream/2026-01-02T03:04:05.678";
+
+/// A stream whose shards, faults and visibility a test changes at will.
+#[derive(Default)]
+pub(crate) struct ScriptedStream {
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    arn: Option<String>,
+    shards: BTreeMap<ShardId, Shard>,
+    faults: VecDeque<StreamError>,
+    opened: Vec<(ShardId, Position)>,
+    generation: usize,
+    expired_before: usize,
+}
+
+#[derive(Default)]
+struct Shard {
+    parent: Option<ShardId>,
+    records: Vec<u64>,
+    trimmed_to: u64,
+    closed: bool,
+    hidden: bool,
+}
+
+const PAGE: usize = 2;
+
+impl ScriptedStream {
+    pub(crate) fn new() -> Arc<Self> {
+        Arc::new(Self::default())
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap()
+    }
+
+    pub(crate) fn shard(&self, id: &str, parent: Option<&str>, records: &[u64]) {
+        let shard = Shard { parent: parent.map(ShardId::from), records: records.to_vec(), ..Shard::default() };
+        self.state().shards.insert(id.into(), shard);
+    }
+
+    fn change(&self, id: &str, change: impl FnOnce(&mut Shard)) {
+        change(self.state().shards.get_mut(&ShardId::from(id)).unwrap());
+    }
+
+    pub(crate) fn append(&self, id: &str, records: &[u64]) {
+        self.change(id, |shard| shard.records.extend(records));
+    }
+
+    pub(crate) fn close(&self, id: &str) {
+        self.change(id, |shard| shard.closed = true);
+    }
+
+    pub(crate) fn hide(&self, id: &str, hidden: bool) {
+        self.change(id, |shard| shard.hidden = hidden);
+    }
+
+    pub(crate) fn trim(&self, id: &str, to: u64) {
+        self.change(id, |shard| shard.trimmed_to = to);
+    }
+
+    pub(crate) fn forget(&self, id: &str) {
+        self.state().shards.remove(&ShardId::from(id));
+    }
+
+    /// The next calls of iterator or read fail like this.
+    pub(crate) fn fail(&self, error: StreamError) {
+        self.state().faults.push_back(error);
+    }
+
+    pub(crate) fn expire_iterators(&self) {
+        let mut state = self.state();
+        state.expired_before = state.generation;
+    }
+
+    pub(crate) fn opened(&self) -> Vec<(String, Position)> {
+        self.state().opened.iter().map(|(shard, at)| (shard.to_string(), *at)).collect()
+    }
+
+    /// The table gets another stream, with other shards.
+    pub(crate) fn replace_stream(&self, arn: &str) {
+        let mut state = self.state();
+        state.arn = Some(arn.to_owned());
+    }
+}
+
+pub(crate) fn stream() -> Arc<Stream> {
+    Arc::new(stream_of_arn(ARN).unwrap())
+}
+
+fn number(sequence: u64) -> SequenceNumber {
+    sequence.to_string().parse().unwrap()
+}
+
+#[async_trait]
+impl StreamSource for ScriptedStream {
+    async fn describe_table(&self, table: &str) -> Result<TableDescription, StreamError> {
+        if table != "products" {
+            return Err(StreamError::NotFound(table.to_owned()));
+        }
+        let arn = self.state().arn.clone().unwrap_or_else(|| ARN.to_owned());
+        Ok(TableDescription {
+            stream: Some(Arc::new(stream_of_arn(&arn).unwrap())),
+            view_type: Some(ViewType::NewAndOldImages),
+            key_schema: vec!["pk".to_owned()],
+        })
+    }
+
+    async fn list_shards(&self, _: &Stream) -> Result<Listing, StreamError> {
+        let state = self.state();
+        let shown = state.shards.iter().filter(|(_, shard)| !shard.hidden);
+        let shards = shown.map(|(id, shard)| StreamShard { id: id.clone(), parent: shard.parent.clone() }).collect();
+        Ok(Listing { shards, ..Listing::default() })
+    }
+
+    async fn iterator(
+        &self,
+        stream: &Arc<Stream>,
+        shard: &ShardId,
+        position: Position,
+    ) -> Result<ShardIterator, StreamError> {
+        let mut state = self.state();
+        if let Some(fault) = state.faults.pop_front() {
+            return Err(fault);
+        }
+        let Some(found) = state.shards.get(shard) else { return Err(StreamError::NotFound(shard.to_string())) };
+        let trimmed = number(found.trimmed_to);
+        let index = match position {
+            Position::TrimHorizon => found.records.iter().take_while(|r| number(**r) < trimmed).count(),
+            Position::Latest => found.records.len(),
+            Position::AfterSequence(after) if after < trimmed => {
+                return Err(StreamError::Trimmed(after.to_string()));
+            }
+            Position::AfterSequence(after) => found.records.iter().take_while(|r| number(**r) <= after).count(),
+        };
+        state.opened.push((shard.clone(), position));
+        state.generation += 1;
+        let token = format!("{}:{index}", state.generation);
+        Ok(ShardIterator { stream: Arc::clone(stream), shard: shard.clone(), token })
+    }
+
+    async fn read(&self, iterator: &ShardIterator) -> Result<Page, StreamError> {
+        let mut state = self.state();
+        if let Some(fault) = state.faults.pop_front() {
+            return Err(fault);
+        }
+        let (generation, index) = iterator.token.split_once(':').unwrap();
+        if generation.parse::<usize>().unwrap() <= state.expired_before {
+            return Err(StreamError::IteratorExpired);
+        }
+        let Some(shard) = state.shards.get(&iterator.shard) else {
+            return Err(StreamError::NotFound(iterator.shard.to_string()));
+        };
+        let index: usize = index.parse().unwrap();
+        let records: Vec<_> = shard.records.iter().skip(index).take(PAGE).map(|r| Ok(record(iterator, *r))).collect();
+        let reached = index + records.len();
+        let more = !shard.closed || reached < shard.records.len();
+        let token = format!("{generation}:{reached}");
+        Ok(Page { records, next: more.then(|| ShardIterator { token, ..iterator.clone() }) })
+    }
+}
+
+fn record(iterator: &ShardIterator, sequence: u64) -> ChangeRecord {
+    ChangeRecord {
+        stream: Arc::clone(&iterator.stream),
+        stream_shard: iterator.shard.shared(),
+        event: EventName::Modify,
+        keys: Box::new(BTreeMap::from([("pk".to_owned(), Attribute::S(sequence.to_string()))])),
+        old: None,
+        new: None,
+        sequence: number(sequence),
+        approximate_time_s: None,
+        ttl_deletion: false,
+    }
+}
+
+/// Takes pages down, and delivers them at once or when it is told to.
+#[derive(Default)]
+pub(crate) struct Recorder {
+    taken: Mutex<Taken>,
+}
+
+#[derive(Default)]
+struct Taken {
+    pages: Vec<(String, Vec<u64>)>,
+    flushed: Vec<String>,
+    held: Option<BTreeMap<usize, oneshot::Sender<()>>>,
+    down: bool,
+}
+
+impl Recorder {
+    pub(crate) fn new() -> Arc<Self> {
+        Arc::new(Self::default())
+    }
+
+    fn taken(&self) -> MutexGuard<'_, Taken> {
+        self.taken.lock().unwrap()
+    }
+
+    /// From now on pages are delivered only by [`Recorder::deliver`].
+    pub(crate) fn hold(&self) {
+        self.taken().held = Some(BTreeMap::new());
+    }
+
+    /// Delivers the held page with this index among all pages.
+    pub(crate) fn deliver(&self, page: usize) {
+        let sender = self.taken().held.as_mut().unwrap().remove(&page).unwrap();
+        let _given_up = sender.send(());
+    }
+
+    /// The pipeline ends: what is held will never be delivered.
+    pub(crate) fn abandon(&self) {
+        self.taken().held.as_mut().unwrap().clear();
+    }
+
+    pub(crate) fn shard_down(&self, down: bool) {
+        self.taken().down = down;
+    }
+
+    /// Stream shard and sequence numbers of every page, in the order of their submission.
+    pub(crate) fn pages(&self) -> Vec<(String, Vec<u64>)> {
+        self.taken().pages.clone()
+    }
+
+    /// Every sequence number, in the order of submission.
+    pub(crate) fn records(&self) -> Vec<u64> {
+        self.pages().into_iter().flat_map(|(_, records)| records).collect()
+    }
+
+    pub(crate) fn flushed(&self) -> Vec<String> {
+        self.taken().flushed.clone()
+    }
+}
+
+#[async_trait]
+impl Deliver for Recorder {
+    async fn submit(&self, page: Vec<Result<ChangeRecord, UnreadableRecord>>) -> Delivery {
+        let mut taken = self.taken();
+        let shard = page.iter().flatten().map(|record| record.stream_shard.to_string()).next().unwrap_or_default();
+        let records = page.iter().flatten().map(|record| record.sequence.to_string().parse().unwrap()).collect();
+        let index = taken.pages.len();
+        taken.pages.push((shard, records));
+        match taken.held.as_mut() {
+            Some(held) => {
+                let (sender, delivered) = oneshot::channel();
+                held.insert(index, sender);
+                Box::pin(async move { delivered.await.map_err(|_| Abandoned) })
+            }
+            None => Box::pin(std::future::ready(Ok(()))),
+        }
+    }
+
+    async fn flush_table(&self, table: &str) -> Delivery {
+        self.taken().flushed.push(table.to_owned());
+        Box::pin(std::future::ready(Ok(())))
+    }
+
+    fn unhealthy(&self) -> Vec<String> {
+        if self.taken().down { vec!["a".to_owned()] } else { Vec::new() }
+    }
+
+    async fn close(&self, _: Instant) -> usize {
+        0
+    }
+}

@@ -1,0 +1,190 @@
+//! The tables: finding their streams at start, noticing new ones later, a follower for each.
+
+mod start;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use metrics::counter;
+use ringtide_core::config::Worker as Settings;
+use ringtide_core::metrics as names;
+use ringtide_core::record::Stream;
+use ringtide_core::route::Router;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::consumer;
+use crate::deliver::Deliver;
+use crate::discovery::Discovery;
+use crate::follower::{Followed, Follower};
+use crate::health::{Health, Part};
+use crate::lease::keeper::Cadence;
+use crate::lease::{LeaseStore, OwnerId, StreamName};
+use crate::stream::{StreamSource, TableDescription};
+
+pub use start::StartError;
+pub(crate) use start::{Found, find_streams, prepare_leases};
+
+/// What a supervisor works with.
+#[derive(Clone)]
+pub(crate) struct Deps {
+    pub(crate) source: Arc<dyn StreamSource>,
+    pub(crate) leases: Arc<dyn LeaseStore>,
+    pub(crate) deliver: Arc<dyn Deliver>,
+    pub(crate) owner: OwnerId,
+    pub(crate) health: Health,
+    pub(crate) router: Arc<Router>,
+    pub(crate) settings: Settings,
+}
+
+/// The pipeline ended under a table's consumers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct PipelineGone;
+
+/// Watches one table for as long as the worker runs.
+pub(crate) struct Table {
+    deps: Deps,
+    name: Arc<str>,
+    followers: JoinSet<Followed>,
+    stop: CancellationToken,
+}
+
+impl Table {
+    pub(crate) fn new(deps: Deps, name: Arc<str>, stop: CancellationToken) -> Self {
+        Self { deps, name, followers: JoinSet::new(), stop }
+    }
+
+    /// Follows the table's stream, and every stream that replaces it, until the worker stops.
+    pub(crate) async fn run(mut self, found: Found) -> Result<(), PipelineGone> {
+        let mut current = found.stream;
+        let stop = self.stop.clone();
+        tokio::select! {
+            begun = self.begin(&current, found.name) => begun?,
+            () = stop.cancelled() => return Ok(()),
+        }
+        let mut superseded = self.follow(&current, CancellationToken::new());
+        loop {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => break,
+                Some(followed) = self.followers.join_next(), if !self.followers.is_empty() => {
+                    match followed {
+                        Ok(Followed::Abandoned) => return Err(PipelineGone),
+                        Ok(Followed::Drained | Followed::Stopped) => {}
+                        Err(error) => {
+                            tracing::error!(table = %self.name, %error, "the following of a stream broke off");
+                            superseded = self.follow(&current, CancellationToken::new());
+                        }
+                    }
+                }
+                () = tokio::time::sleep(self.deps.settings.discovery_interval) => {
+                    let described = self.deps.source.describe_table(&self.name).await;
+                    let newest = match described {
+                        Ok(description) => self.judge(&description),
+                        Err(error) => {
+                            tracing::warn!(table = %self.name, %error, "table not described, trying again");
+                            self.deps.health.table_problem(&self.name, Part::Table, Some(format!("not described: {error}")));
+                            None
+                        }
+                    };
+                    if let Some(newest) = newest.filter(|newest| newest.arn != current.arn) {
+                        tokio::select! {
+                            flushed = self.flush("new_stream", &newest) => flushed?,
+                            () = stop.cancelled() => break,
+                        }
+                        superseded.cancel();
+                        current = newest;
+                        superseded = self.follow(&current, CancellationToken::new());
+                    }
+                }
+            }
+        }
+        while self.followers.join_next().await.is_some() {}
+        Ok(())
+    }
+
+    /// Looks for what an earlier worker left: leases of streams that were replaced while nobody looked.
+    async fn begin(&mut self, stream: &Arc<Stream>, name: StreamName) -> Result<(), PipelineGone> {
+        let mut pause = Duration::from_millis(200);
+        let leases = loop {
+            match self.deps.leases.list().await {
+                Ok(leases) => break leases,
+                Err(error) => {
+                    tracing::warn!(table = %self.name, %error, "stream leases not read, trying again");
+                    self.deps.health.table_problem(&self.name, Part::Leases, Some(error.to_string()));
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(Duration::from_secs(5));
+                }
+            }
+        };
+        let streams: BTreeSet<StreamName> = leases.into_iter().map(|lease| lease.key.stream).collect();
+        let older: Vec<&StreamName> =
+            streams.iter().filter(|other| other.same_table(&name) && **other != name).collect();
+        if !older.is_empty() && !streams.contains(&name) {
+            self.flush("new_stream", stream).await?;
+        }
+        for older in older.into_iter().filter_map(|older| older.stream(stream)) {
+            let drained = CancellationToken::new();
+            drained.cancel();
+            self.follow(&Arc::new(older), drained);
+        }
+        Ok(())
+    }
+
+    /// Starts to follow a stream; the token tells the follower that another stream has replaced it.
+    fn follow(&mut self, stream: &Arc<Stream>, superseded: CancellationToken) -> CancellationToken {
+        let Some(name) = StreamName::of(stream) else {
+            tracing::error!(stream = stream.arn, "the stream's name cannot be told from its arn");
+            return superseded;
+        };
+        let deps = &self.deps;
+        let (discovery, lister) =
+            Discovery::new(Arc::clone(&deps.source), Arc::clone(stream), deps.settings.discovery_interval);
+        let shared = consumer::Shared {
+            stream: Arc::clone(stream),
+            name,
+            table: Arc::clone(&self.name),
+            source: Arc::clone(&deps.source),
+            deliver: Arc::clone(&deps.deliver),
+            leases: Arc::clone(&deps.leases),
+            owner: deps.owner.clone(),
+            discovery,
+            settings: consumer::Settings {
+                idle_poll: deps.settings.idle_poll,
+                max_reads_per_second: deps.settings.max_reads_per_second,
+                pages_in_flight: deps.settings.pages_in_flight,
+                drain_timeout: deps.settings.drain_timeout,
+                cadence: Cadence {
+                    checkpoint: deps.settings.checkpoint_interval,
+                    timeout: deps.settings.lease_timeout,
+                },
+            },
+        };
+        tracing::info!(table = %self.name, stream = stream.arn, "following the stream");
+        let follower = Follower::new(shared, deps.health.clone(), superseded.clone());
+        self.followers.spawn(follower.run(lister, self.stop.clone()));
+        superseded
+    }
+
+    /// Reports what is wrong with the table, and returns its newest stream.
+    fn judge(&self, description: &TableDescription) -> Option<Arc<Stream>> {
+        let problem = start::problems(&self.name, description, &self.deps.router);
+        let problem = problem.first().map(ToString::to_string);
+        if let Some(problem) = &problem {
+            tracing::error!(table = %self.name, problem, "the table's stream cannot be used as it is now");
+        }
+        self.deps.health.table_problem(&self.name, Part::Table, problem);
+        description.stream.clone().filter(|_| description.view_type.is_some())
+    }
+
+    /// What was written between two streams is in neither.
+    async fn flush(&self, reason: &'static str, stream: &Stream) -> Result<(), PipelineGone> {
+        tracing::error!(
+            table = %self.name, stream = stream.arn, reason,
+            "gap in the stream: the table has a new stream, every cached key of this table is being flushed"
+        );
+        counter!(names::GAPS, names::TABLE => self.name.to_string(), names::REASON => reason).increment(1);
+        self.deps.deliver.flush_table(&self.name).await.await.map_err(|_| PipelineGone)
+    }
+}

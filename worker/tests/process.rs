@@ -1,0 +1,235 @@
+//! The binary as a process, on the embedded emulator's HTTP endpoint and a real `valkey-server`.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use aws_sdk_dynamodb::types::{
+    AttributeDefinition, AttributeValue, BillingMode, KeySchemaElement, KeyType, ScalarAttributeType,
+    StreamSpecification, StreamViewType,
+};
+use ringtide_core::config::Aws;
+use ringtide_worker::aws::Clients;
+use ringtide_worker::lease::{Checkpoint, DynamoDbLeases, LeaseStore};
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A process that ends with the test.
+struct Process(Child);
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _already_gone = self.0.kill();
+        let _reaped = self.0.wait();
+    }
+}
+
+impl Process {
+    fn signal(&self, name: &str) {
+        assert!(Command::new("kill").args([name, &self.0.id().to_string()]).status().unwrap().success());
+    }
+
+    fn wait(&mut self) -> ExitStatus {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = self.0.try_wait().unwrap() {
+                return status;
+            }
+            assert!(Instant::now() < deadline, "the process does not end");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// Sends one inline command and reads the first line of its answer.
+fn valkey(port: u16, command: &str) -> String {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    stream.write_all(format!("{command}\r\n").as_bytes()).unwrap();
+    let mut line = String::new();
+    BufReader::new(stream).read_line(&mut line).unwrap();
+    line.trim().to_owned()
+}
+
+fn page(port: u16, path: &str) -> Option<String> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").ok()?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text).ok()?;
+    Some(text)
+}
+
+async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !holds() {
+        assert!(Instant::now() < deadline, "never came true: {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+struct World {
+    endpoint: String,
+    clients: Clients,
+    valkey: u16,
+    _server: Process,
+    folder: tempfile::TempDir,
+    pages: u16,
+}
+
+impl World {
+    async fn new() -> Self {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let endpoint = format!("http://{}", listener.local_addr().unwrap());
+        let database = dynoxide::Database::memory().unwrap();
+        tokio::spawn(dynoxide::server::serve_with_shutdown(listener, database, std::future::pending()));
+        let clients = Clients::connect(&Aws { region: None, endpoint_url: Some(endpoint.clone()) }).await;
+        let (valkey_port, folder) = (free_port(), tempfile::tempdir().unwrap());
+        let server = Command::new("valkey-server")
+            .args(["--port", &valkey_port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
+            .current_dir(folder.path())
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("valkey-server is installed");
+        let server = Process(server);
+        eventually("valkey-server answers", || TcpStream::connect(("127.0.0.1", valkey_port)).is_ok()).await;
+        let world = Self { endpoint, clients, valkey: valkey_port, _server: server, folder, pages: free_port() };
+        world.configure("products");
+        world
+    }
+
+    fn configure(&self, table: &str) {
+        let (pages, valkey) = (self.pages, self.valkey);
+        let text = format!(
+            r#"
+            [worker]
+            application = "ringtide-process-test"
+            listen = "127.0.0.1:{pages}"
+            checkpoint_interval = "100ms"
+            [[ring.shards]]
+            name = "a"
+            address = "127.0.0.1:{valkey}"
+            [spaces.product]
+            key = "product:{{pk}}"
+            [[routes]]
+            table = "{table}"
+            space = "product"
+            "#
+        );
+        std::fs::write(self.config(), text).unwrap();
+    }
+
+    fn config(&self) -> std::path::PathBuf {
+        Path::new(self.folder.path()).join("ringtide.toml")
+    }
+
+    async fn create_table(&self, stream: bool) {
+        let create = self
+            .clients
+            .tables
+            .create_table()
+            .table_name("products")
+            .billing_mode(BillingMode::PayPerRequest)
+            .attribute_definitions(
+                AttributeDefinition::builder()
+                    .attribute_name("pk")
+                    .attribute_type(ScalarAttributeType::S)
+                    .build()
+                    .unwrap(),
+            )
+            .key_schema(KeySchemaElement::builder().attribute_name("pk").key_type(KeyType::Hash).build().unwrap());
+        let specification =
+            StreamSpecification::builder().stream_enabled(true).stream_view_type(StreamViewType::KeysOnly).build();
+        let create = if stream { create.stream_specification(specification.unwrap()) } else { create };
+        create.send().await.unwrap();
+    }
+
+    /// Caches a value, as far as an invalidation is concerned, then changes its item.
+    async fn cache_and_change(&self, pk: &str) {
+        assert_eq!(valkey(self.valkey, &format!("SET product:{pk} old")), "+OK");
+        let put = self.clients.tables.put_item().table_name("products").item("pk", AttributeValue::S(pk.to_owned()));
+        put.item("at", AttributeValue::N(fastrand::u32(..).to_string())).send().await.unwrap();
+    }
+
+    async fn dropped(&self, pk: &str) {
+        eventually(&format!("product:{pk} is dropped"), || {
+            valkey(self.valkey, &format!("EXISTS product:{pk}")) == ":0"
+        })
+        .await;
+    }
+
+    fn start(&self, more: &[&str]) -> Process {
+        let child = Command::new(env!("CARGO_BIN_EXE_ringtide"))
+            .args(["run", "--config", self.config().to_str().unwrap(), "--endpoint-url", &self.endpoint])
+            .args(more)
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        Process(child)
+    }
+
+    /// Runs a worker that cannot start, and returns its exit code and what it said.
+    fn refused(&self) -> (Option<i32>, String) {
+        let mut process = self.start(&["--log-format", "json"]);
+        let status = process.wait();
+        let mut said = String::new();
+        process.0.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+        (status.code(), said)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_worker_resumes_without_loss_and_a_stopped_one_frees_its_leases() {
+    let world = World::new().await;
+    world.create_table(true).await;
+    let first = world.start(&["--owner", "one"]);
+    world.cache_and_change("1").await;
+    world.dropped("1").await;
+    eventually("the worker is ready", || page(world.pages, "/readyz").is_some_and(|p| p.contains("200 OK"))).await;
+    assert!(page(world.pages, "/healthz").unwrap().contains("\"ok\":true"));
+    let metrics = page(world.pages, "/metrics").unwrap();
+    assert!(metrics.contains("ringtide_stream_records_total{table=\"products\"}"), "{metrics}");
+
+    first.signal("-KILL");
+    drop(first);
+    for pk in ["2", "3", "4"] {
+        world.cache_and_change(pk).await;
+    }
+    let mut second = world.start(&["--owner", "one"]);
+    for pk in ["2", "3", "4"] {
+        world.dropped(pk).await;
+    }
+    second.signal("-TERM");
+    assert_eq!(second.wait().code(), Some(0));
+
+    let leases = DynamoDbLeases::new(world.clients.tables.clone(), "ringtide-process-test");
+    let leases = leases.list().await.unwrap();
+    assert!(!leases.is_empty());
+    for lease in leases {
+        assert_eq!(lease.owner, None, "a successor can start at once");
+        assert!(matches!(lease.checkpoint, Checkpoint::At(_)), "{lease:?}");
+    }
+
+    // A successor of another name goes on at once, after the checkpoint.
+    let _third = world.start(&[]);
+    world.cache_and_change("5").await;
+    world.dropped("5").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_that_is_missing_or_without_stream_is_refused_with_the_remedy() {
+    let world = World::new().await;
+    let (code, said) = world.refused();
+    assert_eq!(code, Some(2), "{said}");
+    assert!(said.contains("products") && said.contains("no such table"), "{said}");
+    world.create_table(false).await;
+    let (code, said) = world.refused();
+    assert_eq!(code, Some(2), "{said}");
+    assert!(said.contains("update-table --table-name products"), "{said}");
+}
