@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use ringtide_core::command::{Action, Command, Image};
 use ringtide_core::key::{CacheKey, KeySpace};
 use ringtide_core::version::Version;
@@ -62,7 +61,7 @@ impl Feed {
             return Action::Invalidate { version };
         }
         let image = match item.is_present(record) {
-            true => Image::Json(Content::Commits(vec![record]).json().unwrap_or_else(Bytes::new)),
+            true => Image::Json(Content::Commits(vec![record]).json().unwrap_or_default()),
             false => Image::Deleted,
         };
         Action::Refresh { version, image, populate: self.populate }

@@ -111,7 +111,7 @@ pub(crate) enum DemoError {
 pub(crate) async fn play(settings: &Settings) -> Result<bool, DemoError> {
     let screen = Screen::new();
     let readers = PrometheusBuilder::new().install_recorder().map_err(|error| DemoError::Numbers(error.to_string()))?;
-    fastrand::seed(settings.seed);
+    let mut random = fastrand::Rng::with_seed(settings.seed);
     screen.act(&format!("setting up: the DynamoDB emulator, {} Valkey servers, the worker", settings.shards));
     let planted = if settings.broken { Planted::RouteLeftOut } else { Planted::Nothing };
     let began = Instant::now();
@@ -136,11 +136,11 @@ pub(crate) async fn play(settings: &Settings) -> Result<bool, DemoError> {
         probes.spawn(async move { lag::probe(&world, index, &shard).await });
     }
     for _ in 0..settings.readers {
-        load.spawn(world::reader(Arc::clone(&world), stop.clone()));
+        load.spawn(world::reader(Arc::clone(&world), random.fork(), stop.clone()));
     }
     for number in 0..settings.writers {
         let share = Item::busy().skip(number).step_by(settings.writers).collect();
-        load.spawn(world::writer(Arc::clone(&world), share, stop.clone()));
+        load.spawn(world::writer(Arc::clone(&world), share, random.fork(), stop.clone()));
     }
     let shards = stage.addresses().into_iter().enumerate().map(|(at, address)| (Stage::shard_name(at), address));
     let ticker = Ticker { world: &world, readers: readers.clone(), worker: stage.listen(), shards: shards.collect() };

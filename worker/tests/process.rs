@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -13,6 +13,7 @@ use aws_sdk_dynamodb::types::{
     StreamSpecification, StreamViewType,
 };
 use ringtide_core::config::Aws;
+use ringtide_servers::{Emulator, ValkeyServer, free_port};
 use ringtide_worker::aws::Clients;
 use ringtide_worker::lease::{Checkpoint, DynamoDbLeases, LeaseStore};
 
@@ -45,10 +46,6 @@ impl Process {
     }
 }
 
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
-
 /// Sends one inline command and reads the first line of its answer.
 fn valkey(port: u16, command: &str) -> String {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
@@ -78,28 +75,20 @@ struct World {
     endpoint: String,
     clients: Clients,
     valkey: u16,
-    _server: Process,
+    _server: ValkeyServer,
+    _dynamodb: Emulator,
     folder: tempfile::TempDir,
     pages: u16,
 }
 
 impl World {
     async fn new() -> Self {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let endpoint = format!("http://{}", listener.local_addr().unwrap());
-        let database = dynoxide::Database::memory().unwrap();
-        tokio::spawn(dynoxide::server::serve_with_shutdown(listener, database, std::future::pending()));
+        let dynamodb = Emulator::start().await.unwrap();
+        let endpoint = dynamodb.url().to_owned();
         let clients = Clients::connect(&Aws { region: None, endpoint_url: Some(endpoint.clone()) }).await;
-        let (valkey_port, folder) = (free_port(), tempfile::tempdir().unwrap());
-        let server = Command::new("valkey-server")
-            .args(["--port", &valkey_port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
-            .current_dir(folder.path())
-            .stdout(Stdio::null())
-            .spawn()
-            .expect("valkey-server is installed");
-        let server = Process(server);
-        eventually("valkey-server answers", || TcpStream::connect(("127.0.0.1", valkey_port)).is_ok()).await;
-        let world = Self { endpoint, clients, valkey: valkey_port, _server: server, folder, pages: free_port() };
+        let server = ValkeyServer::start().unwrap();
+        let (folder, pages) = (tempfile::tempdir().unwrap(), free_port().unwrap());
+        let world = Self { endpoint, clients, valkey: server.port(), _server: server, _dynamodb: dynamodb, folder, pages };
         world.configure("products");
         world
     }

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use ringtide::{Consistency, Loaded, Mode, SpaceSettings, Version};
+use ringtide::{CacheKey, Consistency, Loaded, Mode, SpaceSettings, Version};
+use ringtide_core::entry::{Codec, Entry, Header};
+use ringtide_core::valkey::{Fill, LeaseRequest, Token};
 use tokio::sync::Mutex;
 
 use super::support::{Counters, LONG, Origin, Server, builder, invalidate, until};
@@ -151,4 +153,39 @@ async fn a_load_below_the_floor_is_repeated_strongly_under_the_same_lease() {
     assert_eq!(*asked.lock().await, [Consistency::AsUsual, Consistency::Strong]);
     let cached = items.get_or_load(1, || async { Err::<Option<u64>, _>("loaded although cached") }).await;
     assert_eq!(cached.unwrap(), Some(5));
+}
+
+#[tokio::test]
+async fn a_late_notice_of_an_earlier_lease_answers_nobody() {
+    let server = Server::start().await;
+    let (shard, cache) = (server.shard().await, builder(&server).build().await.unwrap());
+    until("the inbox", async || server.subscribers().await == 1).await;
+    let key = CacheKey::new("key").unwrap();
+    let (earlier, holder) = (Token::random(), Token::random());
+    let request = LeaseRequest { token: holder, ttl: LONG, inbox: None, refresh_before_ms: 0 };
+    shard.lease(&key, &request).await.unwrap();
+    server.forget_calls().await;
+    let reader = tokio::spawn(async move {
+        let load = || async { Err::<Option<u64>, _>("another holds the lease") };
+        tokio::time::timeout(LONG, cache.get_or_load("key", load)).await.unwrap().unwrap()
+    });
+    until("the reader's wait", async || server.calls("append").await == 1).await;
+
+    let entry = |payload: &'static str| {
+        Entry { header: Header::value(Codec::Json), payload: payload.into() }.to_bytes()
+    };
+    let late = [b"F", &earlier.as_bytes()[..], b"\0\x03key", &entry("1")].concat();
+    server.tell_all(&late).await;
+    // The reader looks again, and waits again.
+    until("the reader's next look", async || server.calls("evalsha").await >= 2).await;
+    let fill = Fill {
+        token: holder,
+        version: Version::NONE,
+        proven: Version::NONE,
+        ttl: LONG,
+        entry: entry("2"),
+        inline_max: 1024,
+    };
+    shard.fill(&key, &fill).await.unwrap();
+    assert_eq!(reader.await.unwrap(), Some(2));
 }

@@ -1,9 +1,6 @@
 //! A Valkey server of a test's own, and short names for what tests make all the time.
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use std::io::{BufRead, BufReader};
-use std::net::TcpListener;
-use std::process::{Child, Command as Process, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,68 +13,50 @@ use ringtide_core::key::{CacheKey, KeySpace, Mode, Template};
 use ringtide_core::ring::{ShardName, ShardSpec};
 use ringtide_core::valkey::{Fill, Inbox, InboxEvent, LeaseRequest, Notice, Shard, Token};
 use ringtide_core::version::Version;
+use ringtide_servers::ValkeyServer;
 
 /// A server that ends with the test.
-pub struct Server {
-    child: Child,
-    port: u16,
-    arguments: Vec<String>,
-}
+pub struct Server(ValkeyServer);
 
 impl Server {
     pub fn start() -> Self {
         Self::start_with(&[])
     }
 
-    /// Starts a server with more arguments, and waits until it takes connections.
     pub fn start_with(arguments: &[&str]) -> Self {
-        let arguments: Vec<String> = arguments.iter().map(|argument| (*argument).to_owned()).collect();
-        for _ in 0..20 {
-            let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-            if let Some(child) = launch(port, &arguments) {
-                return Self { child, port, arguments };
-            }
-        }
-        panic!("valkey-server does not start");
+        Self(ValkeyServer::start_with(arguments).unwrap())
     }
 
     pub fn port(&self) -> u16 {
-        self.port
+        self.0.port()
     }
 
     pub fn address(&self) -> String {
-        format!("127.0.0.1:{}", self.port)
+        self.0.address()
     }
 
     /// Kills the server; nothing is saved.
     pub fn kill(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        self.0.kill();
     }
 
     /// Kills the server and starts an empty one on the same port.
     pub fn restart(&mut self) {
-        self.kill();
-        self.child = launch(self.port, &self.arguments).expect("the port is taken by now");
+        self.0.restart().unwrap();
     }
 
     /// Stops the server's clock, so to speak: it keeps its connections and answers nothing.
     pub fn freeze(&self) {
-        self.signal("-STOP");
+        self.0.freeze().unwrap();
     }
 
     pub fn thaw(&self) {
-        self.signal("-CONT");
-    }
-
-    fn signal(&self, signal: &str) {
-        let done = Process::new("kill").args([signal, &self.child.id().to_string()]).status().unwrap();
-        assert!(done.success());
+        self.0.thaw().unwrap();
     }
 
     /// A connection past the product, for looking and meddling.
     pub async fn raw(&self) -> MultiplexedConnection {
-        let url = format!("redis://127.0.0.1:{}/?protocol=resp3", self.port);
+        let url = format!("redis://127.0.0.1:{}/?protocol=resp3", self.port());
         redis::Client::open(url).unwrap().get_multiplexed_async_connection().await.unwrap()
     }
 
@@ -91,33 +70,6 @@ impl Server {
         shard.ready(Duration::from_secs(10)).await.unwrap();
         shard
     }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        self.kill();
-    }
-}
-
-fn launch(port: u16, arguments: &[String]) -> Option<Child> {
-    let mut child = Process::new("valkey-server")
-        .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
-        .args(arguments)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .expect("valkey-server is installed");
-    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-    let ready = lines.by_ref().map_while(Result::ok).any(|line| line.contains("Ready to accept connections"));
-    if !ready {
-        let _ = child.kill();
-        let _ = child.wait();
-        return None;
-    }
-    // A server whose log nobody reads would come to a halt.
-    std::thread::spawn(move || lines.map_while(Result::ok).for_each(drop));
-    Some(child)
 }
 
 pub fn options() -> config::Valkey {

@@ -96,9 +96,9 @@ impl Item {
     }
 
     /// An item, the first ones more often than the last ones.
-    pub(super) fn popular() -> Self {
+    pub(super) fn popular(random: &mut fastrand::Rng) -> Self {
         let all = BUSY + QUIET;
-        Self(fastrand::usize(..all).min(fastrand::usize(..all)))
+        Self(random.usize(..all).min(random.usize(..all)))
     }
 }
 

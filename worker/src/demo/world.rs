@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use fastrand::Rng;
 use ringtide::{Cache, Space};
 use ringtide_core::config::Config;
 use ringtide_core::key::CacheKey;
@@ -101,11 +102,11 @@ impl World {
     }
 
     /// Reads something popular and judges what came.
-    async fn read(&self) {
-        let item = Item::popular();
+    async fn read(&self, random: &mut Rng) {
+        let item = Item::popular(random);
         let pk = item.pk();
         let began = Instant::now();
-        let failed = match fastrand::u8(..100) {
+        let failed = match random.u8(..100) {
             0..60 => match self.read_product(&pk).await {
                 Ok(seen) => {
                     let version = seen.map(|product| product.version);
@@ -123,7 +124,7 @@ impl World {
                 Err(error) => Some(error),
             },
             _ => {
-                let category = item.category(fastrand::bool());
+                let category = item.category(random.bool());
                 match self.read_top(category).await {
                     Ok(seen) => {
                         self.judge_top(category, &seen.unwrap_or(Top { items: Vec::new() }), began);
@@ -202,11 +203,11 @@ pub(super) enum Write {
 }
 
 /// Reads for ever, with a pause after every few reads that leaves room for the servers on a small machine.
-pub(super) async fn reader(world: Arc<World>, stop: CancellationToken) {
+pub(super) async fn reader(world: Arc<World>, mut random: Rng, stop: CancellationToken) {
     let reading = async {
         loop {
             for _ in 0..2 {
-                world.read().await;
+                world.read(&mut random).await;
             }
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
@@ -215,17 +216,17 @@ pub(super) async fn reader(world: Arc<World>, stop: CancellationToken) {
 }
 
 /// Writes its share of the items until it is told to stop; a write that has begun is ended.
-pub(super) async fn writer(world: Arc<World>, share: Vec<Item>, stop: CancellationToken) {
+pub(super) async fn writer(world: Arc<World>, share: Vec<Item>, mut random: Rng, stop: CancellationToken) {
     while !stop.is_cancelled() {
-        let Some(item) = fastrand::choice(&share) else { return };
-        let write = match fastrand::u8(..100) {
+        let Some(item) = random.choice(&share) else { return };
+        let write = match random.u8(..100) {
             0..70 => Write::Update,
-            70..90 => Write::Put { offer: fastrand::bool() },
+            70..90 => Write::Put { offer: random.bool() },
             _ => Write::Delete,
         };
         if let Err(error) = world.write(*item, write).await {
             world.stats.write_failed(&error);
         }
-        tokio::time::sleep(Duration::from_millis(fastrand::u64(20..40))).await;
+        tokio::time::sleep(Duration::from_millis(random.u64(20..40))).await;
     }
 }

@@ -295,26 +295,27 @@ fn failed<E: aws::ServiceError>(error: &aws::SdkError<E>, key: &LeaseKey) -> Lea
 mod tests {
     use aws_sdk_dynamodb::types::AttributeValue;
     use ringtide_core::config::Aws;
+    use ringtide_servers::Emulator;
 
     use super::*;
     use crate::aws::Clients;
 
-    async fn emulator() -> Client {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let endpoint_url = Some(format!("http://{}", listener.local_addr().unwrap()));
-        let database = dynoxide::Database::memory().unwrap();
-        tokio::spawn(dynoxide::server::serve_with_shutdown(listener, database, std::future::pending()));
-        Clients::connect(&Aws { region: None, endpoint_url }).await.tables
+    /// A client of an empty emulator, which ends with it.
+    async fn emulator() -> (Emulator, Client) {
+        let emulator = Emulator::start().await.unwrap();
+        let aws = Aws { region: None, endpoint_url: Some(emulator.url().to_owned()) };
+        (emulator, Clients::connect(&aws).await.tables)
     }
 
     #[tokio::test]
     async fn it_keeps_the_conditions_of_the_seam() {
-        super::super::contract::check(&DynamoDbLeases::new(emulator().await, "leases")).await;
+        let (_emulator, client) = emulator().await;
+        super::super::contract::check(&DynamoDbLeases::new(client, "leases")).await;
     }
 
     #[tokio::test]
     async fn attributes_that_it_does_not_know_and_rows_of_others_are_kept() {
-        let client = emulator().await;
+        let (_emulator, client) = emulator().await;
         let store = DynamoDbLeases::new(client.clone(), "leases");
         store.prepare().await.unwrap();
         let lease = Lease::new(LeaseKey::parse("1:r$1$t$l:1:s").unwrap());
@@ -349,7 +350,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_table_of_something_else_is_refused() {
-        let client = emulator().await;
+        let (_emulator, client) = emulator().await;
         let definition = AttributeDefinition::builder().attribute_name("pk").attribute_type(ScalarAttributeType::S);
         let create = client.create_table().table_name("leases").billing_mode(BillingMode::PayPerRequest);
         let create = create.attribute_definitions(definition.build().unwrap());

@@ -1,7 +1,5 @@
-//! A `valkey-server` process on a free loopback port, killed at the end.
+//! A Valkey server, and what tests ask of it.
 
-use std::net::TcpListener;
-use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,49 +9,33 @@ use ringtide_core::command::{Action, Command as Invalidation};
 use ringtide_core::key::{KeySpace, Template};
 use ringtide_core::ring::{ShardName, ShardSpec};
 use ringtide_core::valkey::Shard;
+use ringtide_servers::ValkeyServer;
 
-use super::{LONG, until};
+use super::LONG;
 
-pub(crate) struct Server {
-    port: u16,
-    process: Option<Child>,
-}
+pub(crate) struct Server(ValkeyServer);
 
 impl Server {
     pub(crate) async fn start() -> Self {
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let mut server = Self { port, process: None };
-        server.restart().await;
-        server
+        Self(ValkeyServer::start().unwrap())
     }
 
     /// Starts it, empty, after [`Server::kill`].
     pub(crate) async fn restart(&mut self) {
-        let port = self.port.to_string();
-        let arguments = ["--port", &port, "--save", "", "--appendonly", "no", "--bind", "127.0.0.1"];
-        let mut command = Command::new("valkey-server");
-        command.args(arguments).stdout(Stdio::null()).stdin(Stdio::null());
-        self.process = Some(command.spawn().expect("valkey-server has to be installed"));
-        until("the server's start", async || self.try_connect().await.is_ok()).await;
+        self.0.restart().unwrap();
     }
 
     pub(crate) fn kill(&mut self) {
-        if let Some(mut process) = self.process.take() {
-            process.kill().unwrap();
-            process.wait().unwrap();
-        }
+        self.0.kill();
     }
 
     pub(crate) fn address(&self) -> String {
-        format!("127.0.0.1:{}", self.port)
-    }
-
-    async fn try_connect(&self) -> redis::RedisResult<MultiplexedConnection> {
-        redis::Client::open(format!("redis://{}/", self.address()))?.get_multiplexed_async_connection().await
+        self.0.address()
     }
 
     pub(crate) async fn connection(&self) -> MultiplexedConnection {
-        self.try_connect().await.unwrap()
+        let client = redis::Client::open(format!("redis://{}/", self.address())).unwrap();
+        client.get_multiplexed_async_connection().await.unwrap()
     }
 
     pub(crate) async fn exists(&self, key: &str) -> bool {
@@ -71,9 +53,19 @@ impl Server {
 
     /// How many inboxes are subscribed.
     pub(crate) async fn subscribers(&self) -> usize {
-        let mut connection = self.connection().await;
-        let channels: Vec<String> = redis::cmd("PUBSUB").arg("CHANNELS").query_async(&mut connection).await.unwrap();
-        channels.len()
+        self.inboxes().await.len()
+    }
+
+    /// Publishes a message to every inbox.
+    pub(crate) async fn tell_all(&self, message: &[u8]) {
+        for inbox in self.inboxes().await {
+            let publish = redis::cmd("PUBLISH").arg(inbox).arg(message).clone();
+            publish.exec_async(&mut self.connection().await).await.unwrap();
+        }
+    }
+
+    async fn inboxes(&self) -> Vec<String> {
+        redis::cmd("PUBSUB").arg("CHANNELS").query_async(&mut self.connection().await).await.unwrap()
     }
 
     /// Counts the commands from here on.
@@ -97,12 +89,6 @@ impl Server {
         let shard = Shard::connect(&spec, &options).unwrap();
         shard.ready(LONG).await.unwrap();
         shard
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        self.kill();
     }
 }
 
