@@ -58,18 +58,16 @@ impl Command {
     pub fn merge(self, later: Command) -> Command {
         use Action::{Invalidate, Refresh};
         let action = match (self.action, later.action) {
-            (Invalidate { version: a }, Invalidate { version: b }) if a.is_none() || b.is_none() => {
-                Invalidate { version: Version::NONE }
-            }
-            (Invalidate { version: a }, Invalidate { version: b }) => Invalidate { version: a.max(b) },
             (Refresh { version: a, image, populate }, Refresh { version: b, .. }) if a > b => {
                 Refresh { version: a, image, populate }
             }
             (Refresh { .. }, later @ Refresh { .. }) => later,
-            // An invalidation that meets a refresh comes of another route or of an unreadable image. Which of the two
-            // is newer is not told by versions of different kinds, and dropping is always right.
-            (Invalidate { .. }, Refresh { .. }) | (Refresh { .. }, Invalidate { .. }) => {
-                Invalidate { version: Version::NONE }
+            // An invalidation that meets a refresh comes of another route or of an unreadable image. Dropping is right
+            // for both, up to the higher version where both have one.
+            (Invalidate { version: a }, Invalidate { version: b } | Refresh { version: b, .. })
+            | (Refresh { version: a, .. }, Invalidate { version: b }) => {
+                let version = if a.is_none() || b.is_none() { Version::NONE } else { a.max(b) };
+                Invalidate { version }
             }
         };
         Command { action, ..later }

@@ -28,7 +28,9 @@
 //! readers' inboxes, and `ping`; `scan`, `info` and `dbsize` for flushes and audits.
 //!
 //! # Time-outs
-//! A command that timed out may be carried out later. Every script may be carried out twice, or late, without harm.
+//! A command that timed out may be carried out later. Invalidations, refreshes, fills and releases may be carried out
+//! twice, or late, without harm. A lease must not be asked for again with the same token: the first call, carried out
+//! after an invalidation, would let the fill of a load from before it pass. Take a new token for every call.
 
 mod apply;
 mod connect;

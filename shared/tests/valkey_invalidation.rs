@@ -283,6 +283,14 @@ async fn a_refresh_past_its_deadline_drops_and_voids_instead() {
     // What is already new enough is kept, however late.
     let late = shard.apply(&commands, 1).await.unwrap();
     assert_eq!(late, Applied { older: 1, ..Applied::default() });
+
+    // Where loads may lag, the floor stays behind.
+    let space = versioned(Some(20 * SECOND), false);
+    set(&mut raw, "lagging", &value_at(3, "old")).await;
+    let commands = [refresh("lagging", &space, version(5), Image::Json("new".into()), true)];
+    let late = shard.apply(&commands, 1).await.unwrap();
+    assert_eq!(late, Applied { late: 1, ..Applied::default() });
+    assert_eq!(state(&mut raw, "lagging").await, Some((State::Tombstone, Version::NONE, version(5))));
 }
 
 #[tokio::test]

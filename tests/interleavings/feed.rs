@@ -57,7 +57,7 @@ impl Feed {
             return Action::Invalidate { version };
         }
         // A drop without a version leaves no floor, which only strong loads can do without.
-        if !cell.is_eventual() && self.unreadable >> (record % 63) & 1 == 1 {
+        if self.unreadable >> (record % 63) & 1 == 1 {
             return Action::Invalidate { version };
         }
         let image = match item.is_present(record) {

@@ -88,7 +88,8 @@ impl World {
         let clients = Clients::connect(&Aws { region: None, endpoint_url: Some(endpoint.clone()) }).await;
         let server = ValkeyServer::start().unwrap();
         let (folder, pages) = (tempfile::tempdir().unwrap(), free_port().unwrap());
-        let world = Self { endpoint, clients, valkey: server.port(), _server: server, _dynamodb: dynamodb, folder, pages };
+        let world =
+            Self { endpoint, clients, valkey: server.port(), _server: server, _dynamodb: dynamodb, folder, pages };
         world.configure("products");
         world
     }

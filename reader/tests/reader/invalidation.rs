@@ -171,9 +171,8 @@ async fn a_late_notice_of_an_earlier_lease_answers_nobody() {
     });
     until("the reader's wait", async || server.calls("append").await == 1).await;
 
-    let entry = |payload: &'static str| {
-        Entry { header: Header::value(Codec::Json), payload: payload.into() }.to_bytes()
-    };
+    let entry =
+        |payload: &'static str| Entry { header: Header::value(Codec::Json), payload: payload.into() }.to_bytes();
     let late = [b"F", &earlier.as_bytes()[..], b"\0\x03key", &entry("1")].concat();
     server.tell_all(&late).await;
     // The reader looks again, and waits again.

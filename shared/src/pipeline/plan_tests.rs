@@ -80,6 +80,17 @@ fn a_settling_space_is_carried_out_twice() {
 }
 
 #[test]
+fn a_drop_without_a_version_settles_where_loads_may_lag() {
+    let lagging = "mode = \"versioned\"\nversion_attribute = \"other\"\nconsistent_loads = false\ntombstone = \"4s\"";
+    let (router, ring) = setup(lagging);
+    let dropped = plan(&router, &ring, 0, &[record("1", 0)]);
+    assert_eq!(dropped.batches[0].settle, Some(Duration::from_secs(4)));
+    let (router, ring) = setup(&lagging.replace("other", "v"));
+    let compared = plan(&router, &ring, 0, &[record("1", 0)]);
+    assert_eq!(compared.batches[0].settle, None, "its tombstone outlives the lag");
+}
+
+#[test]
 fn an_unreadable_record_is_parked_and_holds_nothing_up() {
     let (router, ring) = setup("");
     let bad = UnreadableRecord { sequence: Some("7".parse().unwrap()), table: None, reason: "bad".into() };
@@ -89,7 +100,7 @@ fn an_unreadable_record_is_parked_and_holds_nothing_up() {
 }
 
 #[test]
-fn commands_of_different_kinds_for_one_key_become_a_drop() {
+fn commands_of_different_kinds_for_one_key_become_a_drop_up_to_the_higher_version() {
     let (router, ring) = setup("");
     let page = [record("1", 0)];
     let command = plan(&router, &ring, 0, &page).batches[0].commands[0].clone();
@@ -111,7 +122,11 @@ fn commands_of_different_kinds_for_one_key_become_a_drop() {
     };
     let dropped = Action::Invalidate { version: Version::NONE };
     assert_eq!(refresh.clone().merge(command.clone()).action, dropped);
-    assert_eq!(command.merge(refresh.clone()).action, dropped);
+    assert_eq!(command.clone().merge(refresh.clone()).action, dropped);
+    let two = Action::Invalidate { version: Version::from_number(2) };
+    let invalidate = Command { action: two.clone(), ..command.clone() };
+    assert_eq!(refresh.clone().merge(invalidate.clone()).action, two);
+    assert_eq!(invalidate.merge(refresh.clone()).action, two);
     assert_eq!(refresh.clone().merge(newer.clone()), newer);
     assert_eq!(newer.clone().merge(refresh), newer);
 }

@@ -95,7 +95,8 @@ impl Shard {
     /// Takes the lease of `key`, or tells who has been faster.
     ///
     /// # Errors
-    /// [`ShardError`]; after a time-out the lease may be taken, and asking again with the same token finds it.
+    /// [`ShardError`]; after a time-out the lease may be taken all the same, or later: give it back, and ask again with
+    /// a new token only.
     pub async fn lease(&self, key: &CacheKey, request: &LeaseRequest<'_>) -> Result<LeaseReply, ShardError> {
         let lock = key.lock();
         let inbox = request.inbox.filter(|inbox| inbox.len() <= usize::from(u8::MAX)).unwrap_or_default();

@@ -79,8 +79,8 @@ impl Screen {
         }
         out.push_str(text);
         for line in lines {
-            out.push_str(line);
-            out.push('\n');
+            // Without wrapping, a narrow window cuts the line, and its rows are still counted right.
+            let _ = writeln!(out, "\x1b[?7l{line}\x1b[?7h");
         }
         *drawn = lines.to_vec();
         let mut stdout = std::io::stdout().lock();
