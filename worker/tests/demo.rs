@@ -1,5 +1,6 @@
 //! The demo as a process: what it promises, what it finds, and what it leaves behind.
 #![cfg(feature = "demo")]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader};

@@ -336,7 +336,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_write_whose_answer_was_lost_counts_as_made() {
-        let store = DynamoDbLeases::new(emulator().await, "leases");
+        let (_emulator, client) = emulator().await;
+        let store = DynamoDbLeases::new(client, "leases");
         store.prepare().await.unwrap();
         let lease = Lease::new(LeaseKey::parse("1:r$1$t$l:1:s").unwrap());
         store.create(&lease).await.unwrap();
