@@ -1,6 +1,7 @@
 //! One configuration for worker, Lambda and reader: a TOML file and the environment → [`Config`], every violation at
 //! once.
 
+mod error;
 mod load;
 mod raw;
 mod secret;
@@ -11,8 +12,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use error::{ConfigError, Violation};
 pub use secret::Secret;
-pub use validate::{ConfigError, Violation};
 
 use crate::key::KeySpace;
 use crate::ring::Membership;

@@ -29,6 +29,10 @@ impl RingShard for Nothing {
     fn flush<'a>(&'a self, _: &'a str, _: Duration) -> BoxFuture<'a, Result<u64, ShardError>> {
         async { Ok(0) }.boxed()
     }
+
+    fn reachable(&self, _: Duration) -> BoxFuture<'_, ()> {
+        async {}.boxed()
+    }
 }
 
 /// User and system time of this process so far, in seconds.

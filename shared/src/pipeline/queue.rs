@@ -38,6 +38,9 @@ pub trait RingShard: Send + Sync + 'static {
 
     /// Removes every entry and lock whose key begins with `prefix`, and returns how many names were removed.
     fn flush<'a>(&'a self, prefix: &'a str, pause: Duration) -> BoxFuture<'a, Result<u64, ShardError>>;
+
+    /// Resolves as soon as the shard can be reached, or after `within`.
+    fn reachable(&self, within: Duration) -> BoxFuture<'_, ()>;
 }
 
 impl RingShard for Shard {
@@ -47,6 +50,16 @@ impl RingShard for Shard {
 
     fn flush<'a>(&'a self, prefix: &'a str, pause: Duration) -> BoxFuture<'a, Result<u64, ShardError>> {
         Box::pin(Shard::flush(self, prefix, pause))
+    }
+
+    fn reachable(&self, within: Duration) -> BoxFuture<'_, ()> {
+        Box::pin(async move {
+            let until = Instant::now() + within;
+            // An early error is a refusal that only somebody's change can end: tried again at the usual pace.
+            if self.ready(within).await.is_err() {
+                tokio::time::sleep_until(until).await;
+            }
+        })
     }
 }
 
@@ -175,9 +188,7 @@ impl Queue {
         loop {
             if under_way.is_empty() {
                 alone = false;
-                if let Some(pause) = backoff.pause() {
-                    tokio::time::sleep_until(pause).await;
-                }
+                backoff.pause(shard).await;
                 if let Some(flush) = self.take_flush() {
                     self.flush(shard, flush, &mut backoff).await;
                     continue;
@@ -272,7 +283,7 @@ impl Queue {
             tracing::warn!(ring_shard = %self.name, %error, "a ring shard does not take commands, they wait");
         }
         self.set_healthy(false);
-        backoff.grow();
+        backoff.grow(matches!(error, ShardError::Unavailable { .. }));
     }
 
     fn take_flush(&self) -> Option<Flush> {
@@ -364,24 +375,33 @@ impl Item {
     }
 }
 
-/// Exponential back-off with full jitter.
+/// Exponential back-off with jitter, cut short when a shard that could not be reached can be.
 #[derive(Default)]
 struct Backoff {
-    current: Option<(Duration, Instant)>,
+    current: Option<Duration>,
+    unreachable: bool,
 }
 
 impl Backoff {
-    fn grow(&mut self) {
-        let next = self.current.map_or(FIRST_BACKOFF, |(last, _)| (last * 2).min(LAST_BACKOFF));
-        self.current = Some((next, Instant::now() + next.mul_f64(0.5 + fastrand::f64() / 2.0)));
+    fn grow(&mut self, unreachable: bool) {
+        self.current = Some(self.current.map_or(FIRST_BACKOFF, |last| (last * 2).min(LAST_BACKOFF)));
+        self.unreachable = unreachable;
     }
 
     fn reset(&mut self) {
         self.current = None;
     }
 
-    fn pause(&self) -> Option<Instant> {
-        self.current.map(|(_, until)| until)
+    async fn pause(&self, shard: &dyn RingShard) {
+        let Some(pause) = self.current else { return };
+        // A connection that breaks as soon as it is made must not be hurried on.
+        tokio::time::sleep(FIRST_BACKOFF).await;
+        let rest = pause.mul_f64(0.5 + fastrand::f64() / 2.0).saturating_sub(FIRST_BACKOFF);
+        if self.unreachable {
+            shard.reachable(rest).await;
+        } else {
+            tokio::time::sleep(rest).await;
+        }
     }
 }
 

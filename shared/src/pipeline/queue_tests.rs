@@ -61,6 +61,10 @@ impl RingShard for Scripted {
             Ok(1)
         })
     }
+
+    fn reachable(&self, within: Duration) -> BoxFuture<'_, ()> {
+        Box::pin(tokio::time::sleep(within))
+    }
 }
 
 fn space() -> Arc<KeySpace> {
