@@ -4,7 +4,6 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 
-# Lines on a terminal are drawn anew, in a pipe they are plain.
 CARGO ?= cargo
 MINISTACK_ENV := $(CURDIR)/target/ministack
 export PATH := $(MINISTACK_ENV)/bin:$(PATH)
@@ -22,8 +21,8 @@ valkey:
 ministack:
 	@infra/dev/install-ministack.sh $(MINISTACK_ENV)
 
-demo: valkey ## Runs the main job on real servers for about a minute. ARGS="--seconds 30 --shards 5"
-	$(CARGO) run --release --quiet -p ringtide-worker --features demo --bin ringtide -- demo $(ARGS)
+demo: valkey ## Builds, then runs the main job on real servers for about a minute. ARGS="--seconds 30 --shards 5"
+	$(CARGO) run --profile demo -p ringtide-worker --features demo --bin ringtide -- demo $(ARGS)
 
 check: ## Formatting, lints, and licences where cargo-deny is installed.
 	$(CARGO) fmt --all --check
