@@ -22,7 +22,7 @@ ministack:
 	@infra/dev/install-ministack.sh $(MINISTACK_ENV)
 
 demo: valkey ## Builds, then runs the main job on real servers for about a minute. ARGS="--seconds 30 --shards 5"
-	$(CARGO) run --profile demo -p ringtide-worker --features demo --bin ringtide -- demo $(ARGS)
+	$(CARGO) run --release -p ringtide-worker --features demo --bin ringtide -- demo $(ARGS)
 
 check: ## Formatting, lints, and licences where cargo-deny is installed.
 	$(CARGO) fmt --all --check
