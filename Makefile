@@ -8,7 +8,7 @@ CARGO ?= cargo
 MINISTACK_ENV := $(CURDIR)/target/ministack
 export PATH := $(MINISTACK_ENV)/bin:$(PATH)
 
-.PHONY: help demo test test-quick fuzz bench check fmt setup valkey ministack
+.PHONY: help demo test fuzz bench check advisories fmt setup valkey ministack
 
 help: ## Lists the targets.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | column -t -s $$'\t'
@@ -27,7 +27,8 @@ demo: valkey ## Builds, then runs the main job on real servers for about a minut
 check: ## Formatting, lints, and licences where cargo-deny is installed.
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets --all-features -- -D warnings
-	if command -v cargo-deny >/dev/null; then cargo deny check; else echo "cargo-deny is not installed: licences and advisories were not checked"; fi
+	@if command -v cargo-deny >/dev/null; then cargo deny --log-level error check licenses bans sources; \
+	else echo "cargo-deny is not installed: licences and sources of dependencies were not checked"; fi
 
 test: setup check ## Everything: formatting, lints, tests, doc tests, examples, the short fuzz and the demo.
 	$(CARGO) test --workspace --all-features
@@ -39,6 +40,9 @@ fuzz: valkey ## The protocol's interleaving fuzzer, 1,000,000 schedules. SCHEDUL
 
 bench: valkey ## All benchmarks; the last lines are the ratios.
 	$(CARGO) bench -p ringtide-tests
+
+advisories: ## Known vulnerabilities of dependencies, from the advisory database (needs cargo-deny and the network).
+	cargo deny check advisories
 
 fmt: ## Formats the code.
 	$(CARGO) fmt --all

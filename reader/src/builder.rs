@@ -33,15 +33,7 @@ pub struct CacheBuilder {
 impl Default for CacheBuilder {
     fn default() -> Self {
         Self {
-            valkey: config::Valkey {
-                username: None,
-                password: None,
-                tls: false,
-                ca_file: None,
-                connections: 1,
-                command_timeout: Duration::from_millis(500),
-                connect_timeout: Duration::from_secs(2),
-            },
+            valkey: config::Valkey::default(),
             ring: Membership { epoch: 1, changed_at_ms: 0, placement: Placement::default(), shards: Vec::new() },
             configured: BTreeMap::new(),
             spaces: Vec::new(),

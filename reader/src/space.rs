@@ -133,9 +133,9 @@ impl SpaceSettings {
             name: name.into(),
             template: template.into(),
             mode: Mode::Plain,
-            ttl: Duration::from_secs(3600),
-            ttl_jitter: 0.1,
-            negative_ttl: Duration::from_secs(60),
+            ttl: KeySpace::DEFAULT_TTL,
+            ttl_jitter: KeySpace::DEFAULT_TTL_JITTER,
+            negative_ttl: KeySpace::DEFAULT_NEGATIVE_TTL,
         }
     }
 
@@ -185,13 +185,11 @@ impl SpaceSettings {
             }
         }
         let space = KeySpace {
-            name: self.name.as_str().into(),
-            template: template?,
             mode: self.mode.clone(),
             ttl: self.ttl,
             ttl_jitter: self.ttl_jitter,
             negative_ttl: self.negative_ttl,
-            keep_stale: false,
+            ..KeySpace::new(self.name.as_str(), template?)
         };
         (found.len() == before).then(|| Arc::new(space))
     }

@@ -108,6 +108,38 @@ pub struct Reader {
     pub inline_max: usize,
 }
 
+impl Default for Valkey {
+    fn default() -> Self {
+        Self {
+            username: None,
+            password: None,
+            tls: false,
+            ca_file: None,
+            connections: 1,
+            command_timeout: Duration::from_millis(500),
+            connect_timeout: Duration::from_secs(2),
+        }
+    }
+}
+
+impl Default for Worker {
+    fn default() -> Self {
+        Self {
+            application: "ringtide".to_owned(),
+            listen: Some(([127, 0, 0, 1], 9464).into()),
+            idle_poll: Duration::from_millis(500),
+            max_reads_per_second: 10,
+            discovery_interval: Duration::from_secs(30),
+            checkpoint_interval: Duration::from_secs(1),
+            lease_timeout: Duration::from_secs(10),
+            drain_timeout: Duration::from_secs(20),
+            unhealthy_after: Duration::from_secs(60),
+            log_capacity: 200_000,
+            pages_in_flight: 32,
+        }
+    }
+}
+
 impl Default for Reader {
     fn default() -> Self {
         Self {

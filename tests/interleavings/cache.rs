@@ -48,13 +48,10 @@ impl Cache {
         let patience = Duration::from_secs(60);
         let spec = ShardSpec { name: ShardName::new("fuzz"), address: server.address(), weight: 1 };
         let options = config::Valkey {
-            username: None,
-            password: None,
-            tls: false,
-            ca_file: None,
             connections: 2,
             command_timeout: patience,
             connect_timeout: patience,
+            ..config::Valkey::default()
         };
         let shard = Shard::connect(&spec, &options).expect("a shard");
         shard.ready(patience).await.expect("a live connection");

@@ -141,14 +141,15 @@ impl Checker {
                 "set RINGTIDE_VALKEY_PASSWORD or valkey.password_file",
             );
         }
+        let default = Valkey::default();
         Valkey {
             username: raw.username,
             password,
-            tls: raw.tls.unwrap_or(false),
+            tls: raw.tls.unwrap_or(default.tls),
             ca_file: raw.ca_file.map(PathBuf::from),
-            connections: self.whole("valkey.connections", raw.connections, 1..=16, 1),
-            command_timeout: self.duration("valkey.command_timeout", raw.command_timeout, Duration::from_millis(500)),
-            connect_timeout: self.duration("valkey.connect_timeout", raw.connect_timeout, Duration::from_secs(2)),
+            connections: self.whole("valkey.connections", raw.connections, 1..=16, default.connections),
+            command_timeout: self.duration("valkey.command_timeout", raw.command_timeout, default.command_timeout),
+            connect_timeout: self.duration("valkey.connect_timeout", raw.connect_timeout, default.connect_timeout),
         }
     }
 
@@ -199,51 +200,39 @@ impl Checker {
 
     fn worker(&mut self, raw: RawWorker) -> Worker {
         self.unknown("worker", &raw.unknown);
-        let application = raw.application.unwrap_or_else(|| "ringtide".to_owned());
+        let default = Worker::default();
+        let application = raw.application.unwrap_or(default.application);
         let table_name = |b: u8| b.is_ascii_alphanumeric() || b"_.-".contains(&b);
         if !(3..=255).contains(&application.len()) || !application.bytes().all(table_name) {
-            self.refuse(
-                "worker.application",
-                format!("{application:?} cannot be the name of a DynamoDB table"),
-                "use 3 to 255 letters, digits, \"_\", \".\" and \"-\"",
-            );
+            let problem = format!("{application:?} cannot be the name of a DynamoDB table");
+            self.refuse("worker.application", problem, "use 3 to 255 letters, digits, \"_\", \".\" and \"-\"");
         }
-        let listen = raw.listen.as_deref().unwrap_or("127.0.0.1:9464");
-        let listen = if listen.is_empty() {
-            None
-        } else {
-            listen.parse::<SocketAddr>().map_err(|_| ()).map_or_else(
-                |()| {
-                    self.refuse(
-                        "worker.listen",
-                        format!("{listen:?} is not an address"),
-                        "write for example \"0.0.0.0:9464\", or \"\" for none",
-                    );
-                    None
-                },
-                Some,
-            )
+        let listen = match raw.listen.as_deref() {
+            None => default.listen,
+            Some("") => None,
+            Some(text) => text.parse::<SocketAddr>().map(Some).unwrap_or_else(|_| {
+                let remedy = "write for example \"0.0.0.0:9464\", or \"\" for none";
+                self.refuse("worker.listen", format!("{text:?} is not an address"), remedy);
+                None
+            }),
         };
+        let max_reads =
+            self.whole("worker.max_reads_per_second", raw.max_reads_per_second, 1..=1000, default.max_reads_per_second);
+        let capacity = self.whole("worker.log_capacity", raw.log_capacity, 1_000..=10_000_000, default.log_capacity);
+        let pages = self.whole("worker.pages_in_flight", raw.pages_in_flight, 1..=1_000, default.pages_in_flight);
+        let mut time = |field: &str, raw, default| self.duration(&format!("worker.{field}"), raw, default);
         Worker {
             application,
             listen,
-            idle_poll: self.duration("worker.idle_poll", raw.idle_poll, Duration::from_millis(500)),
-            max_reads_per_second: self.whole("worker.max_reads_per_second", raw.max_reads_per_second, 1..=1000, 10),
-            discovery_interval: self.duration(
-                "worker.discovery_interval",
-                raw.discovery_interval,
-                Duration::from_secs(30),
-            ),
-            checkpoint_interval: self.duration(
-                "worker.checkpoint_interval",
-                raw.checkpoint_interval,
-                Duration::from_secs(1),
-            ),
-            lease_timeout: self.duration("worker.lease_timeout", raw.lease_timeout, Duration::from_secs(10)),
-            drain_timeout: self.duration("worker.drain_timeout", raw.drain_timeout, Duration::from_secs(20)),
-            unhealthy_after: self.duration("worker.unhealthy_after", raw.unhealthy_after, Duration::from_secs(60)),
-            log_capacity: self.whole("worker.log_capacity", raw.log_capacity, 1_000..=10_000_000, 200_000),
-            pages_in_flight: self.whole("worker.pages_in_flight", raw.pages_in_flight, 1..=1_000, 32),
+            idle_poll: time("idle_poll", raw.idle_poll, default.idle_poll),
+            max_reads_per_second: max_reads,
+            discovery_interval: time("discovery_interval", raw.discovery_interval, default.discovery_interval),
+            checkpoint_interval: time("checkpoint_interval", raw.checkpoint_interval, default.checkpoint_interval),
+            lease_timeout: time("lease_timeout", raw.lease_timeout, default.lease_timeout),
+            drain_timeout: time("drain_timeout", raw.drain_timeout, default.drain_timeout),
+            unhealthy_after: time("unhealthy_after", raw.unhealthy_after, default.unhealthy_after),
+            log_capacity: capacity,
+            pages_in_flight: pages,
         }
     }
 

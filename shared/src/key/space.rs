@@ -56,6 +56,29 @@ pub struct KeySpace {
 }
 
 impl KeySpace {
+    /// How long an entry lives where nothing else is said.
+    pub const DEFAULT_TTL: Duration = Duration::from_secs(3600);
+
+    /// The part of a time to live by which it is shortened at random where nothing else is said.
+    pub const DEFAULT_TTL_JITTER: f64 = 0.1;
+
+    /// How long "the item does not exist" lives where nothing else is said.
+    pub const DEFAULT_NEGATIVE_TTL: Duration = Duration::from_secs(60);
+
+    /// A key space in mode plain with the default times to live, which keeps nothing stale.
+    #[must_use]
+    pub fn new(name: impl Into<Arc<str>>, template: Template) -> Self {
+        Self {
+            name: name.into(),
+            template,
+            mode: Mode::Plain,
+            ttl: Self::DEFAULT_TTL,
+            ttl_jitter: Self::DEFAULT_TTL_JITTER,
+            negative_ttl: Self::DEFAULT_NEGATIVE_TTL,
+            keep_stale: false,
+        }
+    }
+
     /// The time to live of a new entry; `random` is uniform in 0 to 1.
     #[must_use]
     pub fn jittered_ttl(&self, negative: bool, random: f64) -> Duration {
@@ -72,13 +95,9 @@ mod tests {
     #[test]
     fn jitter_only_shortens_and_never_to_nothing() {
         let space = KeySpace {
-            name: "product".into(),
-            template: Template::parse("product:{pk}").unwrap(),
-            mode: Mode::Plain,
             ttl: Duration::from_secs(100),
-            ttl_jitter: 0.1,
             negative_ttl: Duration::from_millis(1),
-            keep_stale: false,
+            ..KeySpace::new("product", Template::parse("product:{pk}").unwrap())
         };
         assert_eq!(space.jittered_ttl(false, 0.0), Duration::from_secs(100));
         assert_eq!(space.jittered_ttl(false, 1.0), Duration::from_secs(90));

@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicUsize;
 use super::super::ticket::Ticket;
 use super::*;
 use crate::command::Image;
-use crate::key::{CacheKey, KeySpace, Mode, Template};
+use crate::key::{CacheKey, KeySpace, Template};
 use crate::version::Version;
 
 /// A ring shard that is up or down, and that notes what it acknowledged.
@@ -68,15 +68,7 @@ impl RingShard for Scripted {
 }
 
 fn space() -> Arc<KeySpace> {
-    Arc::new(KeySpace {
-        name: "p".into(),
-        template: Template::parse("p:{pk}").unwrap(),
-        mode: Mode::Plain,
-        ttl: Duration::from_secs(60),
-        ttl_jitter: 0.0,
-        negative_ttl: Duration::from_secs(1),
-        keep_stale: false,
-    })
+    Arc::new(KeySpace::new("p", Template::parse("p:{pk}").unwrap()))
 }
 
 fn drops(keys: &[&str]) -> Arc<[Command]> {

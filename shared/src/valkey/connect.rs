@@ -237,15 +237,7 @@ mod tests {
     #[test]
     fn credentials_in_an_address_are_not_repeated() {
         let spec = ShardSpec { name: ShardName::new("a"), address: "redis://u:hunter2@cache:1".to_owned(), weight: 1 };
-        let options = config::Valkey {
-            username: None,
-            password: None,
-            tls: false,
-            ca_file: None,
-            connections: 1,
-            command_timeout: Duration::from_secs(1),
-            connect_timeout: Duration::from_secs(1),
-        };
+        let options = config::Valkey::default();
         let Err(error) = client(&spec, &options) else { panic!("an address with credentials was taken") };
         assert!(!format!("{error} {error:?}").contains("hunter2"), "{error}");
     }

@@ -73,15 +73,8 @@ impl Server {
 }
 
 pub fn options() -> config::Valkey {
-    config::Valkey {
-        username: None,
-        password: None,
-        tls: false,
-        ca_file: None,
-        connections: 1,
-        command_timeout: Duration::from_secs(5),
-        connect_timeout: Duration::from_secs(5),
-    }
+    let patience = Duration::from_secs(5);
+    config::Valkey { command_timeout: patience, connect_timeout: patience, ..config::Valkey::default() }
 }
 
 pub fn options_as(username: Option<&str>, password: &str) -> config::Valkey {

@@ -77,15 +77,7 @@ impl Server {
     /// An invalidator's handle.
     pub(crate) async fn shard(&self) -> Shard {
         let spec = ShardSpec { name: ShardName::new("a"), address: self.address(), weight: 1 };
-        let options = config::Valkey {
-            username: None,
-            password: None,
-            tls: false,
-            ca_file: None,
-            connections: 1,
-            command_timeout: Duration::from_secs(5),
-            connect_timeout: Duration::from_secs(5),
-        };
+        let options = config::Valkey { command_timeout: Duration::from_secs(5), ..config::Valkey::default() };
         let shard = Shard::connect(&spec, &options).unwrap();
         shard.ready(LONG).await.unwrap();
         shard
@@ -94,15 +86,7 @@ impl Server {
 
 /// Invalidates a key as an invalidator does.
 pub(crate) async fn invalidate(shard: &Shard, key: &str, mode: Mode, version: Version) {
-    let space = KeySpace {
-        name: "test".into(),
-        template: Template::parse("{key}").unwrap(),
-        mode,
-        ttl: Duration::from_secs(60),
-        ttl_jitter: 0.0,
-        negative_ttl: Duration::from_secs(60),
-        keep_stale: false,
-    };
+    let space = KeySpace { mode, ..KeySpace::new("test", Template::parse("{key}").unwrap()) };
     let action = Action::Invalidate { version };
     let command = Invalidation { key: CacheKey::new(key).unwrap(), space: Arc::new(space), action };
     shard.apply(&[command], 0).await.unwrap();

@@ -69,25 +69,15 @@ impl Checker {
                 Mode::Plain
             }
         };
-        let ttl_jitter = raw.ttl_jitter.unwrap_or(0.1);
+        let ttl_jitter = raw.ttl_jitter.unwrap_or(KeySpace::DEFAULT_TTL_JITTER);
         if !(0.0..=0.9).contains(&ttl_jitter) {
-            self.refuse(
-                at("ttl_jitter"),
-                format!("{ttl_jitter} is out of range"),
-                "use a part of the time to live, 0 to 0.9",
-            );
+            let remedy = "use a part of the time to live, 0 to 0.9";
+            self.refuse(at("ttl_jitter"), format!("{ttl_jitter} is out of range"), remedy);
         }
-        let ttl = self.duration(&at("ttl"), raw.ttl, Duration::from_secs(3600));
-        let negative_ttl = self.duration(&at("negative_ttl"), raw.negative_ttl, Duration::from_secs(60));
-        Some(KeySpace {
-            name: name.into(),
-            template: template?,
-            mode,
-            ttl,
-            ttl_jitter,
-            negative_ttl,
-            keep_stale: raw.keep_stale.unwrap_or(false),
-        })
+        let ttl = self.duration(&at("ttl"), raw.ttl, KeySpace::DEFAULT_TTL);
+        let negative_ttl = self.duration(&at("negative_ttl"), raw.negative_ttl, KeySpace::DEFAULT_NEGATIVE_TTL);
+        let keep_stale = raw.keep_stale.unwrap_or(false);
+        Some(KeySpace { mode, ttl, ttl_jitter, negative_ttl, keep_stale, ..KeySpace::new(name, template?) })
     }
 
     pub(super) fn route(
