@@ -70,7 +70,7 @@ pub(crate) async fn run(plan: Plan, first: u64, count: u64, until_failure: bool)
                 None => break,
             },
             _ = progress.tick() => println!(
-                "{:?}: {} of {count} schedules after {:.0} s",
+                "flaw {:?}: {} of {count} schedules after {:.0} s",
                 plan.flaw,
                 next.load(Ordering::Relaxed).min(count),
                 began.elapsed().as_secs_f64(),
