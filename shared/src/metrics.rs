@@ -79,7 +79,7 @@ names! {
     describe_histogram READER_LOAD_TIME = "ringtide_reader_load_seconds", Seconds, "Duration of loads, by key space";
     describe_counter READER_LEASES = "ringtide_reader_leases_total", Count, "Lease calls, by key space and outcome";
     describe_counter READER_FILLS = "ringtide_reader_fills_total", Count, "Fill calls, by key space and outcome";
-    describe_counter READER_FALLBACKS = "ringtide_reader_fallbacks_total", Count, "Reads answered past a ring shard that failed, by key space";
+    describe_counter READER_FALLBACKS = "ringtide_reader_fallbacks_total", Count, "Flights answered past a ring shard that failed, each for all who waited, by key space";
     describe_counter READER_UNCACHED = "ringtide_reader_uncached_total", Count, "Values returned uncached after the last attempt, by key space";
     describe_histogram READER_WAKE_TIME = "ringtide_reader_wake_seconds", Seconds, "How long waiters waited for another process's load";
 }
