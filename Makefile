@@ -39,7 +39,9 @@ fuzz: valkey ## The protocol's interleaving fuzzer, 1,000,000 schedules. SCHEDUL
 	RINGTIDE_FUZZ_SCHEDULES=$${SCHEDULES:-1000000} $(CARGO) test --release -p ringtide-tests --test interleavings -- --nocapture
 
 bench: valkey ## All benchmarks; the last lines are the ratios.
-	$(CARGO) bench -p ringtide-tests
+	$(CARGO) bench -p ringtide-tests --bench ring
+	$(CARGO) bench -p ringtide-tests --bench pipeline
+	$(CARGO) bench -p ringtide-tests --bench ratios
 
 advisories: ## Known vulnerabilities of dependencies, from the advisory database (needs cargo-deny and the network).
 	cargo deny check advisories
