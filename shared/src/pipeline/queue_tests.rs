@@ -194,7 +194,9 @@ async fn what_nobody_waits_for_is_not_begun() {
     drop(first);
     running.shard.down.store(false, Ordering::SeqCst);
     running.push(drops(&["p:3"])).await.unwrap();
-    assert_eq!(running.shard.applied(), ["p:3"]);
+    // The first may be under way at the moment in which nobody waits for it any more; the second never is.
+    let applied = running.shard.applied();
+    assert!(applied == ["p:3"] || applied == ["p:1", "p:3"], "{applied:?}");
     assert_eq!(running.queue.pending(), 0);
     running.end().await;
 }
