@@ -131,9 +131,8 @@ impl CacheBuilder {
         let mut found = Vec::new();
         let spaces = self.spaces(&mut found);
         let raw = self.raw.validate(&mut found);
-        limits(&self.reader, &mut found);
-        let ring = Ring::new(self.ring.clone())
-            .map_err(|errors| found.extend(errors.into_iter().map(|error| refused("ring", &error.to_string()))));
+        found.extend(self.reader.violations());
+        let ring = Ring::new(self.ring.clone()).map_err(|errors| found.extend(errors.into_iter().map(Violation::from)));
         let channel = channel();
         let mut shards = Vec::new();
         for spec in ring.iter().flat_map(Ring::shards) {
@@ -141,7 +140,7 @@ impl CacheBuilder {
                 Ok(shard) => {
                     shards.push(ReadShard::new(shard, channel.clone(), self.reader.max_fallback_loads));
                 }
-                Err(error) => found.push(refused("valkey", &error.to_string())),
+                Err(error) => found.push(Violation::split("valkey", &error.to_string())),
             }
         }
         let (Ok(ring), Some(raw), true) = (ring, raw, found.is_empty()) else {
@@ -184,27 +183,6 @@ impl CacheBuilder {
             }
         }
         spaces.into_iter().map(|(name, space)| (name, SpaceState::new(space))).collect()
-    }
-}
-
-fn limits(reader: &config::Reader, found: &mut Vec<Violation>) {
-    let mut refuse = |bad: bool, place: &str, problem: &str, remedy: &str| {
-        if bad {
-            found.push(Violation::new(place, problem, remedy));
-        }
-    };
-    let short = "a lease shorter than 100ms expires while it is being extended";
-    refuse(reader.lease_ttl < Duration::from_millis(100), "reader.lease_ttl", short, "use 1s or more");
-    refuse(reader.load_timeout.is_zero(), "reader.load_timeout", "no load can end in no time", "use 1s or more");
-    refuse(reader.max_attempts == 0, "reader.max_attempts", "0 is out of range", "use at least 1");
-    refuse(reader.max_fallback_loads == 0, "reader.max_fallback_loads", "0 is out of range", "use at least 1");
-}
-
-/// A violation whose text says what to do.
-fn refused(place: &str, problem: &str) -> Violation {
-    match problem.split_once("; ") {
-        Some((problem, remedy)) => Violation::new(place, problem, remedy),
-        None => Violation::new(place, problem, "correct it"),
     }
 }
 

@@ -152,6 +152,22 @@ impl Default for Reader {
     }
 }
 
+impl Reader {
+    /// Finds every setting that no reader can work with.
+    #[must_use]
+    pub fn violations(&self) -> Vec<Violation> {
+        let short = "a lease shorter than 100ms expires while it is being extended";
+        let rules = [
+            (self.lease_ttl < Duration::from_millis(100), "reader.lease_ttl", short, "use 1s or more"),
+            (self.load_timeout.is_zero(), "reader.load_timeout", "no load can end in no time", "use 1s or more"),
+            (self.max_attempts == 0, "reader.max_attempts", "0 is out of range", "use at least 1"),
+            (self.max_fallback_loads == 0, "reader.max_fallback_loads", "0 is out of range", "use at least 1"),
+        ];
+        let violated = rules.into_iter().filter(|(bad, ..)| *bad);
+        violated.map(|(_, place, problem, remedy)| Violation::new(place, problem, remedy)).collect()
+    }
+}
+
 impl Config {
     /// The longest time that an entry of any key space can live, in ms: for that long after a change of the ring's
     /// membership an old owner may hold it.

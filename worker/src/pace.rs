@@ -22,6 +22,17 @@ pub(crate) enum ReadOutcome {
     Failed,
 }
 
+impl ReadOutcome {
+    /// The name in labels.
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Records => "records",
+            Self::Empty => "empty",
+            Self::Failed => "failed",
+        }
+    }
+}
+
 /// The pace of one stream shard.
 ///
 /// No pause after a page with records; after empty pages pauses that double up to the idle pace; after failures pauses

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use crate::ring::RingError;
+
 /// One violated rule: where, what, and what to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Violation {
@@ -18,6 +20,19 @@ impl Violation {
     /// Describes a violation.
     pub fn new(place: impl Into<String>, problem: impl Into<String>, remedy: impl Into<String>) -> Self {
         Self { place: place.into(), problem: problem.into(), remedy: remedy.into() }
+    }
+
+    /// Takes an error's text that says what to do after its first semicolon.
+    #[must_use]
+    pub fn split(place: &str, text: &str) -> Self {
+        let (problem, remedy) = text.split_once("; ").unwrap_or((text, "correct it"));
+        Self::new(place, problem, remedy)
+    }
+}
+
+impl From<RingError> for Violation {
+    fn from(error: RingError) -> Self {
+        Self::split("ring", &error.to_string())
     }
 }
 

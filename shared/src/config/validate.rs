@@ -12,7 +12,7 @@ use super::error::Violation;
 use super::raw::{RawAws, RawConfig, RawReader, RawRing, RawValkey, RawWorker, Unknown};
 use super::{Aws, Config, Reader, Secret, Valkey, Worker};
 use crate::key::KeySpace;
-use crate::ring::{Membership, Placement, Ring, ShardName, ShardSpec};
+use crate::ring::{Membership, Placement, ShardName, ShardSpec};
 use crate::route::Route;
 
 pub(super) fn validate(raw: RawConfig) -> Result<Config, Vec<Violation>> {
@@ -190,11 +190,7 @@ impl Checker {
             placement,
             shards,
         };
-        if let Err(errors) = Ring::new(membership.clone()) {
-            for error in errors {
-                self.refuse("ring", error.to_string(), "mend [[ring.shards]]");
-            }
-        }
+        self.violations.extend(membership.violations().into_iter().map(Violation::from));
         membership
     }
 
@@ -251,13 +247,7 @@ impl Checker {
             ),
             inline_max: self.whole("reader.inline_max", raw.inline_max, 0..=1_048_576, default.inline_max),
         };
-        if reader.lease_ttl < Duration::from_millis(100) {
-            self.refuse(
-                "reader.lease_ttl",
-                "a lease shorter than 100ms expires while it is being extended",
-                "use 1s or more",
-            );
-        }
+        self.violations.extend(reader.violations());
         reader
     }
 }

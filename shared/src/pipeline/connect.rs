@@ -23,12 +23,8 @@ impl Pipeline {
     /// # Errors
     /// Every address and TLS setting that cannot be used. A ring shard that is down is no error: its commands wait.
     pub fn connect(config: &Config) -> Result<Connected, Vec<Violation>> {
-        let ring = Ring::new(config.ring.clone()).map_err(|errors| {
-            errors
-                .into_iter()
-                .map(|e| Violation::new("ring", e.to_string(), "mend [[ring.shards]]"))
-                .collect::<Vec<_>>()
-        })?;
+        let ring = Ring::new(config.ring.clone())
+            .map_err(|errors| errors.into_iter().map(Violation::from).collect::<Vec<_>>())?;
         let mut violations = Vec::new();
         let mut shards = Vec::new();
         for spec in ring.shards() {

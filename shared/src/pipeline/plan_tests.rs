@@ -91,6 +91,16 @@ fn a_drop_without_a_version_settles_where_loads_may_lag() {
 }
 
 #[test]
+fn a_deletion_by_the_time_to_live_is_counted_once() {
+    let (router, ring) = setup("");
+    let mut expired = record("1", 0);
+    expired.as_mut().unwrap().ttl_deletion = true;
+    let counts = plan(&router, &ring, 0, &[expired, record("2", 0)]).counts;
+    assert_eq!(counts.ttl_deletions, std::collections::HashMap::from([("t".to_owned(), 1)]));
+    assert_eq!(counts.records, std::collections::HashMap::from([("t".to_owned(), 2)]));
+}
+
+#[test]
 fn an_unreadable_record_is_parked_and_holds_nothing_up() {
     let (router, ring) = setup("");
     let bad = UnreadableRecord { sequence: Some("7".parse().unwrap()), table: None, reason: "bad".into() };

@@ -92,7 +92,7 @@ pub enum RingError {
 
 impl Membership {
     /// Returns everything that makes this membership unfit for a ring, in the order of its parts.
-    pub(super) fn violations(&self) -> Vec<RingError> {
+    pub(crate) fn violations(&self) -> Vec<RingError> {
         let mut found = Vec::new();
         if self.epoch == 0 {
             found.push(RingError::NoEpoch);

@@ -61,12 +61,7 @@ impl Reader {
         tokio::time::sleep_until(self.next_read).await;
         let began = Instant::now();
         let read = self.read().await;
-        let outcome = match &read {
-            Ok(page) if page.records.is_empty() => ReadOutcome::Empty,
-            Ok(_) => ReadOutcome::Records,
-            Err(_) => ReadOutcome::Failed,
-        };
-        self.next_read = self.pace.next(began, Instant::now(), outcome, fastrand::f64());
+        self.next_read = self.pace.next(began, Instant::now(), outcome_of(&read), fastrand::f64());
         match read {
             Ok(page) => self.hand_over(page).await,
             Err(error) => self.after(error),
@@ -89,11 +84,7 @@ impl Reader {
             }
         };
         let read = source.read(iterator).await;
-        let outcome = match &read {
-            Ok(page) if page.records.is_empty() => "empty",
-            Ok(_) => "records",
-            Err(_) => "failed",
-        };
+        let outcome = outcome_of(&read).as_str();
         counter!(names::STREAM_READS, names::TABLE => table.to_string(), names::OUTCOME => outcome).increment(1);
         read
     }
@@ -111,9 +102,7 @@ impl Reader {
             None
         } else {
             let table = self.shared.table.to_string();
-            let expired = records.iter().flatten().filter(|record| record.ttl_deletion).count();
-            counter!(names::STREAM_RECORDS, names::TABLE => table.clone()).increment(records.len() as u64);
-            counter!(names::TTL_DELETIONS, names::TABLE => table).increment(expired as u64);
+            counter!(names::STREAM_RECORDS, names::TABLE => table).increment(records.len() as u64);
             Some(self.shared.deliver.submit(records).await)
         };
         let last = next.is_none();
@@ -137,6 +126,14 @@ impl Reader {
             }
             Decision::Gap(after) => Step::Gap(error, after),
         }
+    }
+}
+
+fn outcome_of(read: &Result<Page, StreamError>) -> ReadOutcome {
+    match read {
+        Ok(page) if page.records.is_empty() => ReadOutcome::Empty,
+        Ok(_) => ReadOutcome::Records,
+        Err(_) => ReadOutcome::Failed,
     }
 }
 
