@@ -32,6 +32,8 @@ pub struct Config {
     pub spaces: BTreeMap<String, Arc<KeySpace>>,
     /// Routes, in the file's order.
     pub routes: Vec<Route>,
+    /// Where unreadable records are kept; `None` for nowhere but the log.
+    pub park: Option<ParkTarget>,
     /// The worker's settings.
     pub worker: Worker,
     /// The reader's settings.
@@ -54,6 +56,12 @@ pub struct Valkey {
     pub username: Option<String>,
     /// The user's password.
     pub password: Option<Secret>,
+    /// The name or ARN of the Secrets Manager secret that holds the password.
+    pub password_secret: Option<String>,
+    /// ElastiCache's authentication by IAM, instead of a password.
+    pub iam: Option<Iam>,
+    /// Whether the one ring shard is a cluster, reached by its configuration endpoint.
+    pub cluster: bool,
     /// Whether connections are encrypted.
     pub tls: bool,
     /// Certificates in PEM that sign the servers' ones; `None` for the well-known roots.
@@ -64,6 +72,34 @@ pub struct Valkey {
     pub command_timeout: Duration,
     /// How long connecting may take.
     pub connect_timeout: Duration,
+}
+
+/// What ElastiCache's authentication by IAM has to name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Iam {
+    /// The id of the replication group, or the name of the serverless cache.
+    pub cache: String,
+    /// Whether the cache is a serverless one.
+    pub serverless: bool,
+}
+
+/// Where records are kept that cannot be turned into all of their commands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ParkTarget {
+    /// An SQS queue.
+    Sqs {
+        /// The queue's URL.
+        queue_url: String,
+    },
+    /// Objects of an S3 bucket.
+    S3 {
+        /// The bucket's name.
+        bucket: String,
+        /// What the objects' keys begin with; empty, or ends in `/`.
+        prefix: String,
+    },
+    /// Files of a directory.
+    Directory(PathBuf),
 }
 
 /// The worker's settings.
@@ -113,6 +149,9 @@ impl Default for Valkey {
         Self {
             username: None,
             password: None,
+            password_secret: None,
+            iam: None,
+            cluster: false,
             tls: false,
             ca_file: None,
             connections: 1,

@@ -34,6 +34,7 @@
 
 mod apply;
 mod connect;
+mod credentials;
 mod dial;
 mod error;
 mod flush;
@@ -54,6 +55,7 @@ use redis::{Cmd, Value};
 
 pub use apply::{Applied, BATCH};
 pub use connect::ConnectError;
+pub use credentials::{Credentials, Login, NoLogin};
 pub use error::ShardError;
 pub use inbox::{Inbox, InboxEvent};
 pub use lease::{Fill, FillReply, LeaseReply, LeaseRequest, Release};

@@ -10,7 +10,7 @@ use super::{Config, ConfigError};
 const PREFIX: &str = "RINGTIDE_";
 
 /// The sections whose fields the environment can set: `RINGTIDE_<SECTION>_<FIELD>`.
-const SECTIONS: [&str; 5] = ["aws", "valkey", "ring", "worker", "reader"];
+const SECTIONS: [&str; 6] = ["aws", "valkey", "ring", "park", "worker", "reader"];
 
 impl Config {
     /// Loads the file at `path` and lays the overrides of `env` (names and values, usually [`std::env::vars`]) over it.

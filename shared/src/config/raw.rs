@@ -15,6 +15,7 @@ pub(super) struct RawConfig {
     pub(super) ring: RawRing,
     pub(super) spaces: BTreeMap<String, RawSpace>,
     pub(super) routes: Vec<RawRoute>,
+    pub(super) park: RawPark,
     pub(super) worker: RawWorker,
     pub(super) reader: RawReader,
     #[serde(flatten)]
@@ -36,6 +37,10 @@ pub(super) struct RawValkey {
     pub(super) username: Option<String>,
     pub(super) password: Option<String>,
     pub(super) password_file: Option<String>,
+    pub(super) password_secret: Option<String>,
+    pub(super) iam_cache: Option<String>,
+    pub(super) iam_serverless: Option<bool>,
+    pub(super) cluster: Option<bool>,
     pub(super) tls: Option<bool>,
     pub(super) ca_file: Option<String>,
     pub(super) connections: Option<i64>,
@@ -100,6 +105,14 @@ pub(super) struct RawRoute {
     pub(super) action: Option<String>,
     pub(super) projection: Option<Vec<String>>,
     pub(super) populate: Option<bool>,
+    #[serde(flatten)]
+    pub(super) unknown: Unknown,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct RawPark {
+    pub(super) to: Option<String>,
     #[serde(flatten)]
     pub(super) unknown: Unknown,
 }

@@ -172,3 +172,48 @@ fn a_missing_file_is_named() {
     let error = Config::load(std::path::Path::new("/nowhere/ringtide.toml"), []).unwrap_err().to_string();
     assert!(error.contains("/nowhere/ringtide.toml"), "{error}");
 }
+
+#[test]
+fn one_way_to_authenticate_and_what_it_needs() {
+    let found = violations(&format!(
+        "valkey = {{ username = \"u\", password = \"p\", password_secret = \"s\", iam_cache = \"c\" }}\n{MINIMAL}"
+    ));
+    for place in [
+        "valkey.password_secret: ",
+        "valkey.iam_cache: there is more",
+        "valkey.iam_cache: authentication by IAM needs TLS",
+    ] {
+        assert!(found.iter().any(|violation| violation.starts_with(place)), "{place} is missing in {found:#?}");
+    }
+    assert!(!found.iter().any(|violation| violation.starts_with("valkey.username")), "{found:#?}");
+    let lonely = violations(&format!("valkey = {{ iam_serverless = true }}\n{MINIMAL}"));
+    assert!(lonely[0].starts_with("valkey.iam_serverless"), "{lonely:?}");
+
+    let iam = "valkey = { username = \"u\", tls = true, iam_cache = \"c\", iam_serverless = true, cluster = true }";
+    let config = parse(&format!("{iam}\n{MINIMAL}")).unwrap();
+    assert_eq!(config.valkey.iam, Some(Iam { cache: "c".into(), serverless: true }));
+    assert!(config.valkey.cluster);
+}
+
+#[test]
+fn a_cluster_is_the_only_ring_shard() {
+    let text = format!("valkey = {{ cluster = true }}\n{MINIMAL}\n[[ring.shards]]\nname = \"b\"\naddress = \"h:2\"\n");
+    let found = violations(&text);
+    assert!(found[0].starts_with("valkey.cluster"), "{found:?}");
+}
+
+#[test]
+fn a_place_for_unreadable_records_is_read_by_its_scheme() {
+    let park = |to: &str| parse(&format!("park = {{ to = {to:?} }}\n{MINIMAL}")).map(|config| config.park);
+    let url = "https://sqs.eu-west-1.amazonaws.com/123456789012/parked";
+    assert_eq!(park(url).unwrap(), Some(ParkTarget::Sqs { queue_url: url.to_owned() }));
+    let s3 = |prefix: &str| Some(ParkTarget::S3 { bucket: "b".into(), prefix: prefix.into() });
+    assert_eq!(park("s3://b").unwrap(), s3(""));
+    assert_eq!(park("s3://b/x/y").unwrap(), s3("x/y/"));
+    assert_eq!(park("file:///var/lib/parked").unwrap(), Some(ParkTarget::Directory("/var/lib/parked".into())));
+    assert_eq!(park("").unwrap(), None);
+    for bad in ["queue", "s3://", "file://relative", "ftp://h/x"] {
+        let error = park(bad).unwrap_err();
+        assert!(error.violations()[0].to_string().starts_with("park.to"), "{bad}: {error}");
+    }
+}

@@ -1,6 +1,7 @@
 //! Raw configuration → valid configuration, with every violation at once.
 
 mod routes;
+mod valkey;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -9,8 +10,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::error::Violation;
-use super::raw::{RawAws, RawConfig, RawReader, RawRing, RawValkey, RawWorker, Unknown};
-use super::{Aws, Config, Reader, Secret, Valkey, Worker};
+use super::raw::{RawAws, RawConfig, RawPark, RawReader, RawRing, RawWorker, Unknown};
+use super::{Aws, Config, ParkTarget, Reader, Worker};
 use crate::key::KeySpace;
 use crate::ring::{Membership, Placement, ShardName, ShardSpec};
 use crate::route::Route;
@@ -21,6 +22,7 @@ pub(super) fn validate(raw: RawConfig) -> Result<Config, Vec<Violation>> {
     let aws = check.aws(raw.aws);
     let valkey = check.valkey(raw.valkey);
     let ring = check.ring(raw.ring);
+    check.one_cluster(&valkey, &ring);
     let spaces: BTreeMap<String, Option<Arc<KeySpace>>> = raw
         .spaces
         .into_iter()
@@ -32,13 +34,14 @@ pub(super) fn validate(raw: RawConfig) -> Result<Config, Vec<Violation>> {
     let routes: Vec<Route> =
         raw.routes.into_iter().enumerate().filter_map(|(index, route)| check.route(index, route, &spaces)).collect();
     check.one_item_spaces(&routes);
+    let park = check.park(raw.park);
     let worker = check.worker(raw.worker);
     let reader = check.reader(raw.reader);
     if !check.violations.is_empty() {
         return Err(check.violations);
     }
     let spaces = spaces.into_iter().filter_map(|(name, space)| space.map(|space| (name, space))).collect();
-    Ok(Config { aws, valkey, ring, spaces, routes, worker, reader })
+    Ok(Config { aws, valkey, ring, spaces, routes, park, worker, reader })
 }
 
 /// Collects violations; every method returns a usable value in any case, so that the next rule can be checked too.
@@ -109,50 +112,6 @@ impl Checker {
         Aws { region: raw.region, endpoint_url: raw.endpoint_url }
     }
 
-    fn valkey(&mut self, raw: RawValkey) -> Valkey {
-        self.unknown("valkey", &raw.unknown);
-        let password = match (raw.password, raw.password_file) {
-            (Some(_), Some(_)) => {
-                self.refuse(
-                    "valkey.password_file",
-                    "the password is given twice",
-                    "give valkey.password (by RINGTIDE_VALKEY_PASSWORD) or valkey.password_file",
-                );
-                None
-            }
-            (Some(password), None) => Some(Secret::new(password)),
-            (None, Some(path)) => match std::fs::read_to_string(&path) {
-                Ok(text) => Some(Secret::new(text.trim_end_matches(['\r', '\n']).to_owned())),
-                Err(error) => {
-                    self.refuse(
-                        "valkey.password_file",
-                        format!("{path} cannot be read: {error}"),
-                        "name a file that this process may read",
-                    );
-                    None
-                }
-            },
-            (None, None) => None,
-        };
-        if raw.username.is_some() && password.is_none() {
-            self.refuse(
-                "valkey.username",
-                "a user without a password",
-                "set RINGTIDE_VALKEY_PASSWORD or valkey.password_file",
-            );
-        }
-        let default = Valkey::default();
-        Valkey {
-            username: raw.username,
-            password,
-            tls: raw.tls.unwrap_or(default.tls),
-            ca_file: raw.ca_file.map(PathBuf::from),
-            connections: self.whole("valkey.connections", raw.connections, 1..=16, default.connections),
-            command_timeout: self.duration("valkey.command_timeout", raw.command_timeout, default.command_timeout),
-            connect_timeout: self.duration("valkey.connect_timeout", raw.connect_timeout, default.connect_timeout),
-        }
-    }
-
     fn ring(&mut self, raw: RawRing) -> Membership {
         self.unknown("ring", &raw.unknown);
         let placement = raw.placement.map_or(Placement::default(), |text| {
@@ -192,6 +151,20 @@ impl Checker {
         };
         self.violations.extend(membership.violations().into_iter().map(Violation::from));
         membership
+    }
+
+    fn park(&mut self, raw: RawPark) -> Option<ParkTarget> {
+        self.unknown("park", &raw.unknown);
+        let text = raw.to.filter(|text| !text.is_empty())?;
+        let target = park_target(&text);
+        if target.is_none() {
+            self.refuse(
+                "park.to",
+                format!("{text:?} is no place for records"),
+                "write an SQS queue's URL, \"s3://bucket/prefix\" or \"file:///directory\"",
+            );
+        }
+        target
     }
 
     fn worker(&mut self, raw: RawWorker) -> Worker {
@@ -249,6 +222,21 @@ impl Checker {
         };
         self.violations.extend(reader.violations());
         reader
+    }
+}
+
+fn park_target(text: &str) -> Option<ParkTarget> {
+    let (scheme, rest) = text.split_once("://")?;
+    match scheme {
+        "http" | "https" if rest.contains('/') => Some(ParkTarget::Sqs { queue_url: text.to_owned() }),
+        "s3" => {
+            let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
+            let prefix =
+                if prefix.is_empty() || prefix.ends_with('/') { prefix.to_owned() } else { format!("{prefix}/") };
+            (!bucket.is_empty()).then(|| ParkTarget::S3 { bucket: bucket.to_owned(), prefix })
+        }
+        "file" if rest.starts_with('/') => Some(ParkTarget::Directory(PathBuf::from(rest))),
+        _ => None,
     }
 }
 
