@@ -6,20 +6,25 @@ SHELL := /bin/bash
 
 CARGO ?= cargo
 MINISTACK_ENV := $(CURDIR)/target/ministack
+SAM_ENV := $(CURDIR)/target/sam
 export PATH := $(MINISTACK_ENV)/bin:$(PATH)
+export SAM_CLI_TELEMETRY := 0
 
-.PHONY: help demo test fuzz bench check advisories fmt setup valkey ministack
+.PHONY: help demo test fuzz bench check deployment advisories fmt setup valkey ministack sam
 
 help: ## Lists the targets.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | column -t -s $$'\t'
 
-setup: valkey ministack ## Installs what the demo and the tests need.
+setup: valkey ministack sam ## Installs what the demo and the tests need.
 
 valkey:
 	@infra/dev/install-valkey.sh
 
 ministack:
 	@infra/dev/install-ministack.sh $(MINISTACK_ENV)
+
+sam:
+	@infra/dev/install-sam.sh $(SAM_ENV)
 
 demo: valkey ## Builds, then runs the main job on real servers for about a minute. ARGS="--seconds 30 --shards 5"
 	$(CARGO) run --release -p ringtide-worker --features demo --bin ringtide -- demo $(ARGS)
@@ -30,7 +35,11 @@ check: ## Formatting, lints, and licences where cargo-deny is installed.
 	@if command -v cargo-deny >/dev/null; then cargo deny --log-level error check licenses bans sources; \
 	else echo "cargo-deny is not installed: licences and sources of dependencies were not checked"; fi
 
-test: setup check ## Everything: formatting, lints, tests, doc tests, examples, the short fuzz and the demo.
+deployment: sam ## Expands and lints what is deployed, and shows that planted mistakes are found.
+	$(SAM_ENV)/bin/python -B infra/lint
+	$(SAM_ENV)/bin/python -B -m unittest discover -s infra/checks
+
+test: setup check deployment ## Everything: formatting, lints, tests, doc tests, examples, the short fuzz and the demo.
 	$(CARGO) test --workspace --all-features
 	$(CARGO) build --workspace --examples --all-features
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --all-features --no-deps --quiet
