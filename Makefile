@@ -10,7 +10,7 @@ SAM_ENV := $(CURDIR)/target/sam
 export PATH := $(MINISTACK_ENV)/bin:$(PATH)
 export SAM_CLI_TELEMETRY := 0
 
-.PHONY: help demo test fuzz bench check deployment advisories fmt setup valkey ministack sam
+.PHONY: help demo local test fuzz bench check deployment advisories fmt setup valkey ministack sam
 
 help: ## Lists the targets.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | column -t -s $$'\t'
@@ -28,6 +28,9 @@ sam:
 
 demo: valkey ## Builds, then runs the main job on real servers for about a minute. ARGS="--seconds 30 --shards 5"
 	$(CARGO) run --release -p ringtide-worker --features demo --bin ringtide -- demo $(ARGS)
+
+local: setup ## Deploys the function to a local endpoint with sam, runs the worker beside it, and audits what both did.
+	$(CARGO) test -p ringtide-tests --all-features --test local -- --nocapture
 
 check: ## Formatting, lints, and licences where cargo-deny is installed.
 	$(CARGO) fmt --all --check

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import logging
 import os
 import re
 from pathlib import Path
@@ -23,6 +24,9 @@ PSEUDO = {
     "AWS::StackName": "ringtide",
     "AWS::URLSuffix": "amazonaws.com",
 }
+# The translator warns that nobody publishes what it counted.
+logging.getLogger("samtranslator.metrics.metrics").setLevel(logging.ERROR)
+
 NOTHING = object()
 SESSION = boto3.Session(region_name="eu-west-1")
 NAMES = {"AWSLambdaBasicExecutionRole": "arn:aws:iam::aws:policy/service-role/AWSLambdaBasicExecutionRole"}

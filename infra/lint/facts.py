@@ -44,7 +44,7 @@ def read(root: Path) -> Facts:
     sections = re.findall(r'"(\w+)"', one(r"const SECTIONS[^=]*= \[([^\]]*)\]", load))
     settings = {section: fields(raw, section) for section in sections}
     variables = {f"RINGTIDE_{s}_{f}".upper() for s, names in settings.items() for f in names}
-    variables |= set(re.findall(r'env = "(RINGTIDE_[A-Z_]+)"', cli))
+    variables |= set(re.findall(r'(?:env = |try_from_env\()"(RINGTIDE_[A-Z_]+)"', cli))
     commands = re.findall(r"^    (\w+)\(", one(r"(?s)enum Command \{(.*?)\n\}", cli), re.M)
     return Facts(
         drain_seconds=int(one(r"drain_timeout: Duration::from_secs\((\d+)\)", config)),

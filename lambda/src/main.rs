@@ -1,27 +1,62 @@
 //! The function's entry point: wiring only.
 
-use lambda_runtime::{LambdaEvent, service_fn};
-use ringtide_lambda::event::Event;
-use ringtide_lambda::{Handler, settings};
+use std::process::ExitCode;
 
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+use lambda_runtime::{LambdaEvent, service_fn};
+use metrics::counter;
+use ringtide_core::metrics as names;
+use ringtide_lambda::emf::Metrics;
+use ringtide_lambda::event::Event;
+use ringtide_lambda::function::Function;
+use ringtide_lambda::startup::{self, StartError};
+use ringtide_lambda::{Handler, logs, settings};
 
 #[tokio::main(flavor = "current_thread")]
-async fn main() -> Result<(), lambda_runtime::Error> {
-    tracing_subscriber::fmt()
-        .json()
-        .with_env_filter(tracing_subscriber::EnvFilter::try_from_env("RINGTIDE_LOG").unwrap_or_else(|_| "info".into()))
-        .init();
-    let config = settings::load(std::env::vars().collect())?;
-    let handler = Handler::connect(&config)
-        .map_err(|violations| violations.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))?;
-    lambda_runtime::run(service_fn(move |event: LambdaEvent<Event>| {
-        let handler = handler.clone();
-        async move {
-            let deadline = event.context.deadline();
-            handler.handle(&event.payload, deadline).await.map_err(lambda_runtime::Error::from)
+async fn main() -> ExitCode {
+    let env = |name: &str| std::env::var(name).ok();
+    let invocation = logs::install(logs::filter(env));
+    let function = match start(invocation).await {
+        Ok(function) => function,
+        Err(error) => {
+            tracing::error!(%error, "the function cannot start");
+            if let Some(runtime_api) = env(startup::RUNTIME_API)
+                && let Err(error) = startup::report(&runtime_api, &error).await
+            {
+                tracing::error!(%error, "Lambda cannot be told why");
+            }
+            return ExitCode::FAILURE;
         }
-    }))
-    .await
+    };
+    let ending = function.clone();
+    // Registering needs an extension of Lambda's API, which emulators may lack: without it the sandbox ends unwarned.
+    let registered = lambda_runtime::spawn_graceful_shutdown_handler(move || async move { ending.shutdown().await });
+    if tokio::spawn(registered).await.is_err() {
+        tracing::warn!("the end of the sandbox will not be announced, metrics of its last moments may be lost");
+    }
+    let invoke = move |event: LambdaEvent<Event>| {
+        let function = function.clone();
+        async move { function.invoke(event).await }
+    };
+    match lambda_runtime::run(service_fn(invoke)).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!(error, "the Runtime API failed");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn start(invocation: logs::Invocation) -> Result<Function, StartError> {
+    let env = |name: &str| std::env::var(name).ok();
+    startup::check_environment(env)?;
+    let metrics = Metrics::new(&env("AWS_LAMBDA_FUNCTION_NAME").unwrap_or_default());
+    metrics.install();
+    names::describe();
+    counter!(names::LAMBDA_COLD_STARTS).increment(1);
+    // Not `vars`, which panics at what is not UTF-8.
+    let vars =
+        std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    let config = settings::load(vars.collect()).await?;
+    let handler = Handler::connect(&config).map_err(StartError::Ring)?;
+    Ok(Function::new(handler, metrics, invocation))
 }

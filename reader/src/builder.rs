@@ -8,7 +8,7 @@ use futures_util::future::join_all;
 use ringtide_core::config::{self, Config, ConfigError, Secret, Violation};
 use ringtide_core::key::KeySpace;
 use ringtide_core::ring::{Membership, Placement, Ring, ShardName, ShardSpec};
-use ringtide_core::valkey::{Shard, Token};
+use ringtide_core::valkey::{ConnectError, Credentials, Shard, Token};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -23,6 +23,7 @@ use crate::space::{SpaceSettings, SpaceState};
 #[must_use]
 pub struct CacheBuilder {
     valkey: config::Valkey,
+    credentials: Option<Arc<dyn Credentials>>,
     ring: Membership,
     configured: BTreeMap<String, Arc<KeySpace>>,
     spaces: Vec<SpaceSettings>,
@@ -34,6 +35,7 @@ impl Default for CacheBuilder {
     fn default() -> Self {
         Self {
             valkey: config::Valkey::default(),
+            credentials: None,
             ring: Membership { epoch: 1, changed_at_ms: 0, placement: Placement::default(), shards: Vec::new() },
             configured: BTreeMap::new(),
             spaces: Vec::new(),
@@ -46,7 +48,14 @@ impl Default for CacheBuilder {
 impl CacheBuilder {
     /// Takes ring, connections, key spaces and reader settings from a configuration; what is added afterwards is
     /// added to them.
+    ///
+    /// Credentials that the configuration leaves to AWS (a secret, authentication by IAM) need the feature `aws`, or
+    /// [`CacheBuilder::credentials_from`].
     pub fn config(mut self, config: Config) -> Self {
+        #[cfg(feature = "aws")]
+        if self.credentials.is_none() {
+            self.credentials = ringtide_core::aws::credentials(&config);
+        }
         self.valkey = config.valkey;
         self.ring = config.ring;
         self.configured = config.spaces;
@@ -75,6 +84,20 @@ impl CacheBuilder {
     pub fn credentials(mut self, username: impl Into<String>, password: impl Into<String>) -> Self {
         self.valkey.username = Some(username.into());
         self.valkey.password = Some(Secret::new(password.into()));
+        self
+    }
+
+    /// Asks for the login of every connection, and again before its time is over: for passwords that are rotated and
+    /// tokens that expire. It goes before every other setting of user and password.
+    pub fn credentials_from(mut self, credentials: Arc<dyn Credentials>) -> Self {
+        self.credentials = Some(credentials);
+        self
+    }
+
+    /// Chooses whether the one ring shard is a cluster, whose configuration endpoint its address is; needs the feature
+    /// `cluster`.
+    pub fn cluster(mut self, cluster: bool) -> Self {
+        self.valkey.cluster = cluster;
         self
     }
 
@@ -133,10 +156,15 @@ impl CacheBuilder {
         let raw = self.raw.validate(&mut found);
         found.extend(self.reader.violations());
         let ring = Ring::new(self.ring.clone()).map_err(|errors| found.extend(errors.into_iter().map(Violation::from)));
+        if self.valkey.cluster && self.ring.shards.len() > 1 {
+            let count = self.ring.shards.len();
+            let what = format!("a cluster is one ring shard, and there are {count}");
+            found.push(Violation::new("valkey.cluster", what, "keep one, with the cluster's configuration endpoint"));
+        }
         let channel = channel();
         let mut shards = Vec::new();
         for spec in ring.iter().flat_map(Ring::shards) {
-            match Shard::connect(spec, &self.valkey) {
+            match self.connect(spec) {
                 Ok(shard) => {
                     shards.push(ReadShard::new(shard, channel.clone(), self.reader.max_fallback_loads));
                 }
@@ -169,6 +197,13 @@ impl CacheBuilder {
         });
         join_all(connecting).await;
         Ok(cache)
+    }
+
+    fn connect(&self, spec: &ShardSpec) -> Result<Shard, ConnectError> {
+        match &self.credentials {
+            Some(credentials) => Shard::connect_as(spec, &self.valkey, Arc::clone(credentials)),
+            None => Shard::connect(spec, &self.valkey),
+        }
     }
 
     fn spaces(&self, found: &mut Vec<Violation>) -> BTreeMap<String, Arc<SpaceState>> {

@@ -70,4 +70,5 @@ pub use space::{Space, SpaceSettings};
 pub use ringtide_core::config::{self, Config, ConfigError};
 pub use ringtide_core::key::{CacheKey, KeyPart, Mode};
 pub use ringtide_core::ring::Placement;
+pub use ringtide_core::valkey::{Credentials, Login, NoLogin};
 pub use ringtide_core::version::Version;

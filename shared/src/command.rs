@@ -53,6 +53,15 @@ impl Command {
         Self { key, space, action: Action::Invalidate { version: Version::NONE } }
     }
 
+    /// The invalidation that stands for this command where its image may be out of date.
+    #[must_use]
+    pub fn without_image(self) -> Self {
+        match self.action {
+            Action::Refresh { version, .. } => Self { action: Action::Invalidate { version }, ..self },
+            Action::Invalidate { .. } => self,
+        }
+    }
+
     /// Makes one command out of two for the same key, so that carrying it out is as good as carrying out both.
     #[must_use]
     pub fn merge(self, later: Command) -> Command {

@@ -15,15 +15,22 @@
 //! - [`entry`]: the entry's header
 //! - [`valkey`]: connections to ring shards and every script
 //! - [`pipeline`]: decode → route → coalesce → place → deliver
+//! - [`park`]: where records are kept that nobody can read
 //! - [`watermark`]: the contiguous prefix that has been delivered
 //! - [`config`]: the file and the environment → a valid configuration, every violation at once
+//! - [`clock`]: the wall clock
 //! - [`metrics`]: names and labels, once
+//! - `aws` (feature `aws`): the SDK's configuration, secrets, tokens, parameters, objects and queues
 
+#[cfg(feature = "aws")]
+pub mod aws;
+pub mod clock;
 pub mod command;
 pub mod config;
 pub mod entry;
 pub mod key;
 pub mod metrics;
+pub mod park;
 pub mod pipeline;
 pub mod record;
 pub mod ring;

@@ -41,7 +41,9 @@ names! {
     describe_counter PIPELINE_UNRENDERABLE = "ringtide_pipeline_unrenderable_total", Count, "Keys that cannot be rendered, so that no reader can have cached them, by key space";
     describe_counter PIPELINE_VERSION_MISSING = "ringtide_pipeline_version_missing_total", Count, "Records of versioned key spaces without a usable version, which drop the entry, by key space";
     describe_counter PIPELINE_KEYS_ONLY = "ringtide_pipeline_keys_only_total", Count, "Records whose images cannot be decoded and that were routed by their keys, by table";
-    describe_counter PIPELINE_PARKED = "ringtide_pipeline_parked_total", Count, "Records that could not be turned into all of their commands, by table";
+    describe_counter PIPELINE_PARKED = "ringtide_pipeline_parked_total", Count, "Records that could not be turned into all of their commands and were parked, by table";
+    describe_counter PARK_FAILURES = "ringtide_park_failures_total", Count, "Failed attempts to park a record, by reason";
+    describe_gauge PARK_PENDING = "ringtide_park_pending", Count, "Records that wait to be parked";
     describe_histogram PIPELINE_SUBMIT = "ringtide_pipeline_submit_seconds", Seconds, "From taking in a page until all of its commands are queued";
     describe_counter APPLIED = "ringtide_applied_total", Count, "Commands carried out, by ring shard and by what they did";
     describe_counter DELIVERY_RETRIES = "ringtide_delivery_retries_total", Count, "Batches that had to be sent again, by ring shard";
@@ -69,6 +71,16 @@ names! {
     describe_counter LEASE_CHANGES = "ringtide_stream_lease_changes_total", Count, "Stream leases taken, renewed, lost and released, by outcome";
     describe_counter GAPS = "ringtide_gaps_total", Count, "Gaps in a stream: records lost to this consumer, by table and reason";
     describe_counter TTL_DELETIONS = "ringtide_ttl_deletions_total", Count, "Deletions by DynamoDB's time to live, by table";
+
+    // The function.
+    describe_counter LAMBDA_EVENTS = "ringtide_lambda_events_total", Count, "Events of the function, by how they were answered";
+    describe_counter LAMBDA_UNDELIVERED = "ringtide_lambda_undelivered_total", Count, "Records that were not delivered and that Lambda sends again, by table";
+    describe_counter LAMBDA_GIVEN_UP = "ringtide_lambda_given_up_total", Count, "Batches that Lambda gave up and that came back to the function, by table and by what became of them";
+    describe_counter LAMBDA_COLD_STARTS = "ringtide_lambda_cold_starts_total", Count, "Sandboxes that were started";
+    describe_counter LAMBDA_PANICS = "ringtide_lambda_panics_total", Count, "Events that were answered with an error because the function panicked";
+    describe_histogram LAMBDA_REMAINING = "ringtide_lambda_remaining_seconds", Seconds, "What was left of an invocation's time when its event was answered";
+    describe_counter STREAM_EXPIRING = "ringtide_stream_expiring_total", Count, "Records taken in within the last of the 24 hours after which DynamoDB drops them, by table";
+    describe_counter STREAM_SUPERSEDED = "ringtide_stream_superseded_total", Count, "Records of a stream that a newer stream of the same table has taken the place of, by table";
 
     // The reader.
     describe_counter READER_HITS = "ringtide_reader_hits_total", Count, "Reads answered by a cached value, by key space";

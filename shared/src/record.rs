@@ -2,6 +2,7 @@
 
 mod attribute;
 mod json;
+mod raw;
 mod sequence;
 
 use std::fmt;
@@ -10,6 +11,7 @@ use std::sync::Arc;
 pub(crate) use attribute::write_json_object;
 pub use attribute::{Attribute, AttributeError, Attributes, canonical_number};
 pub use json::{JsonImage, UnreadableRecord, record_from_json, stream_of_arn};
+pub use raw::RawRecord;
 pub use sequence::{InvalidSequenceNumber, SequenceNumber};
 
 /// What happened to the item.

@@ -1,10 +1,12 @@
 //! Record × routes → commands. Pure: no I/O, no clock, no randomness.
 
 mod check;
+mod filter;
 mod router;
 
 use std::sync::Arc;
 
+pub use filter::event_filter;
 pub use router::{Routed, Router};
 
 use crate::key::{CacheKey, KeySpace};

@@ -25,17 +25,23 @@
 //! # Permissions
 //! An ACL user of readers and invalidators needs `get`, `mget`, `set`, `getrange`, `setrange`, `strlen`, `append`,
 //! `exists`, `unlink`, `pexpire`, `pttl`, `time`, `evalsha`, `eval`, `script|load`, `publish` and `subscribe` for the
-//! readers' inboxes, and `ping`; `scan`, `info` and `dbsize` for flushes and audits.
+//! readers' inboxes, and `ping`; `scan`, `info` and `dbsize` for flushes and audits. In a cluster `cluster|slots` and
+//! `asking` besides, and `cluster|nodes` for flushes.
 //!
 //! # Time-outs
 //! A command that timed out may be carried out later. Invalidations, refreshes, fills and releases may be carried out
 //! twice, or late, without harm. A lease must not be asked for again with the same token: the first call, carried out
 //! after an invalidation, would let the fill of a load from before it pass. Take a new token for every call.
 
+mod address;
 mod apply;
+mod batch;
+#[cfg(feature = "cluster")]
+mod cluster;
 mod connect;
 mod credentials;
 mod dial;
+mod dialer;
 mod error;
 mod flush;
 mod inbox;
@@ -66,38 +72,94 @@ use crate::config;
 use crate::key::CacheKey;
 use crate::metrics::{FOREIGN_VALUES, REASON};
 use crate::ring::{ShardName, ShardSpec};
+use connect::Endpoint;
+use dialer::Dialer;
 use link::Links;
+use script::Script;
 
 /// A handle for one ring shard, cheap to clone; its connections end with the last handle.
 #[derive(Clone)]
 pub struct Shard {
-    links: Arc<Links>,
+    reach: Arc<Reach>,
+}
+
+/// What stands behind a ring shard's name.
+enum Reach {
+    /// One server.
+    One(Links),
+    /// All masters of a cluster.
+    #[cfg(feature = "cluster")]
+    Cluster(cluster::Cluster),
 }
 
 impl Shard {
     /// Checks the address and the TLS files, and begins to connect in the background; must be called in a Tokio
     /// runtime.
     ///
+    /// Connections log in with the user and password of `options`; where these come from elsewhere, use
+    /// [`Shard::connect_as`].
+    ///
     /// # Errors
     /// [`ConnectError`] for what no retry can mend. A server that is down or refuses the password is told by
     /// [`Shard::ready`].
     pub fn connect(spec: &ShardSpec, options: &config::Valkey) -> Result<Self, ConnectError> {
-        let client = connect::client(spec, options)?;
-        Ok(Self { links: Arc::new(Links::new(spec.name.clone(), client, options)) })
+        Self::open(spec, options, None)
+    }
+
+    /// Does what [`Shard::connect`] does, and asks `credentials` for the login of every connection.
+    ///
+    /// A connection is authenticated again before its login's time is over; where that is refused, it is made anew.
+    ///
+    /// # Errors
+    /// [`ConnectError`].
+    pub fn connect_as(
+        spec: &ShardSpec,
+        options: &config::Valkey,
+        credentials: Arc<dyn Credentials>,
+    ) -> Result<Self, ConnectError> {
+        Self::open(spec, options, Some(credentials))
+    }
+
+    fn open(
+        spec: &ShardSpec,
+        options: &config::Valkey,
+        credentials: Option<Arc<dyn Credentials>>,
+    ) -> Result<Self, ConnectError> {
+        let access = connect::access(spec, options, credentials)?;
+        let endpoint = Endpoint::new(spec, options)?;
+        let reach = if options.cluster {
+            #[cfg(not(feature = "cluster"))]
+            return Err(ConnectError::ClusterFeature { shard: spec.name.clone() });
+            #[cfg(feature = "cluster")]
+            Reach::Cluster(cluster::Cluster::new(spec.name.clone(), endpoint, access, options))
+        } else {
+            let dialer = Dialer::new(spec.name.clone(), endpoint, access, options, None);
+            Reach::One(Links::new(dialer, options.connections))
+        };
+        Ok(Self { reach: Arc::new(reach) })
     }
 
     /// The shard's name.
     #[must_use]
     pub fn name(&self) -> &ShardName {
-        self.links.name()
+        match &*self.reach {
+            Reach::One(links) => links.name(),
+            #[cfg(feature = "cluster")]
+            Reach::Cluster(cluster) => cluster.name(),
+        }
     }
 
-    /// Waits for a live connection, for at most `within`, and less where the server refuses this client for good.
+    /// Waits for a live connection, to every master of a cluster, for at most `within`, and less where the server
+    /// refuses this client for good.
     ///
     /// # Errors
     /// [`ShardError::Unavailable`] with the last reason: refused, a wrong password, TLS.
     pub async fn ready(&self, within: Duration) -> Result<(), ShardError> {
-        self.links.ready(within).await
+        match &*self.reach {
+            Reach::One(links) => links.ready(within).await,
+            #[cfg(feature = "cluster")]
+            Reach::Cluster(cluster) => cluster.ready(within).await,
+        }
     }
 
     /// Looks an entry up with one plain `GET`; `None` also for a value that is no string.
@@ -105,21 +167,33 @@ impl Shard {
     /// # Errors
     /// [`ShardError`].
     pub async fn get(&self, key: &CacheKey) -> Result<Option<Bytes>, ShardError> {
-        let mut command = Cmd::with_capacity(2, 3 + key.as_bytes().len());
-        command.arg("GET").arg(key.as_bytes());
-        match self.links.send(&command).await? {
+        let command = get_command(key);
+        let answer = match &*self.reach {
+            Reach::One(links) => links.send(&command).await?,
+            // Boxed, so that the future for one server stays as small as it is.
+            #[cfg(feature = "cluster")]
+            Reach::Cluster(cluster) => Box::pin(cluster.send(cluster::slot_of(key.as_bytes()), &command, None)).await?,
+        };
+        self.value(answer)
+    }
+
+    fn value(&self, answer: Value) -> Result<Option<Bytes>, ShardError> {
+        match answer {
             Value::BulkString(bytes) => Ok(Some(bytes.into())),
             Value::Nil => Ok(None),
             Value::ServerError(error) if error.code() == "WRONGTYPE" => {
                 metrics::counter!(FOREIGN_VALUES, REASON => "type").increment(1);
                 Ok(None)
             }
-            Value::ServerError(error) => Err(self.links.rejected(&error)),
+            Value::ServerError(error) => Err(self.rejected(&error)),
             _ => Err(ShardError::unexpected(self.name(), "GET")),
         }
     }
 
     /// Looks entries up with one `MGET`, in the order of `keys`; `None` also for values that are no strings.
+    ///
+    /// In a cluster each key is looked up by a `GET` in one pipeline per master. Keys of masters that cannot be reached
+    /// are then `None`, as long as any master answers: the lease that is asked for next tells the error.
     ///
     /// # Errors
     /// [`ShardError`].
@@ -127,12 +201,17 @@ impl Shard {
         if keys.is_empty() {
             return Ok(Vec::new());
         }
+        let links = match &*self.reach {
+            Reach::One(links) => links,
+            #[cfg(feature = "cluster")]
+            Reach::Cluster(cluster) => return self.get_spread(cluster, keys).await,
+        };
         let mut command = redis::cmd("MGET");
         for key in keys {
             command.arg(key.as_bytes());
         }
         let unexpected = || ShardError::unexpected(self.name(), "MGET");
-        let Value::Array(values) = self.links.ask(&command).await? else { return Err(unexpected()) };
+        let Value::Array(values) = links.ask(&command).await? else { return Err(unexpected()) };
         if values.len() != keys.len() {
             return Err(unexpected());
         }
@@ -143,6 +222,64 @@ impl Shard {
         };
         values.into_iter().map(read).collect()
     }
+
+    #[cfg(feature = "cluster")]
+    async fn get_spread(
+        &self,
+        cluster: &cluster::Cluster,
+        keys: &[CacheKey],
+    ) -> Result<Vec<Option<Bytes>>, ShardError> {
+        let calls = keys.iter().map(|key| (cluster::slot_of(key.as_bytes()), get_command(key))).collect();
+        let mut found = Vec::with_capacity(keys.len());
+        let (mut answered, mut failed) = (false, None);
+        for answer in Box::pin(cluster.send_all(calls, None)).await {
+            match answer.and_then(|answer| self.value(answer)) {
+                Ok(value) => {
+                    answered = true;
+                    found.push(value);
+                }
+                Err(error) => {
+                    failed = Some(error);
+                    found.push(None);
+                }
+            }
+        }
+        match failed {
+            Some(error) if !answered => Err(error),
+            _ => Ok(found),
+        }
+    }
+
+    /// Calls a script that is about `key`, and brings it along where the server does not know it.
+    #[cfg_attr(not(feature = "cluster"), allow(unused_variables))]
+    async fn run(&self, key: &CacheKey, script: &'static Script, rest: impl Fn(&mut Cmd)) -> Result<Value, ShardError> {
+        match &*self.reach {
+            Reach::One(links) => links.run(script, rest).await,
+            #[cfg(feature = "cluster")]
+            Reach::Cluster(cluster) => {
+                let call = script.call(rest);
+                match Box::pin(cluster.send(cluster::slot_of(key.as_bytes()), &call, Some(script))).await? {
+                    Value::ServerError(error) => Err(self.rejected(&error)),
+                    answer => Ok(answer),
+                }
+            }
+        }
+    }
+
+    /// Makes an error of a server's answer, and counts it.
+    fn rejected(&self, error: &redis::ServerError) -> ShardError {
+        match &*self.reach {
+            Reach::One(links) => links.rejected(error),
+            #[cfg(feature = "cluster")]
+            Reach::Cluster(cluster) => cluster.rejected(error),
+        }
+    }
+}
+
+fn get_command(key: &CacheKey) -> Cmd {
+    let mut command = Cmd::with_capacity(2, 3 + key.as_bytes().len());
+    command.arg("GET").arg(key.as_bytes());
+    command
 }
 
 impl fmt::Debug for Shard {

@@ -9,7 +9,7 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use ringtide_core::command::Command;
 use ringtide_core::config::Config;
-use ringtide_core::pipeline::{Limits, Pipeline, RingShard, plan};
+use ringtide_core::pipeline::{Limits, Pipeline, RingShard, Services, plan};
 use ringtide_core::ring::{Ring, RingHistory, ShardName};
 use ringtide_core::route::Router;
 use ringtide_core::valkey::{Applied, ShardError};
@@ -22,7 +22,7 @@ const RECORDS: usize = 1000;
 struct Nothing;
 
 impl RingShard for Nothing {
-    fn apply<'a>(&'a self, _: &'a [Command]) -> BoxFuture<'a, Result<Applied, ShardError>> {
+    fn apply<'a>(&'a self, _: &'a [Command], _: u64) -> BoxFuture<'a, Result<Applied, ShardError>> {
         async { Ok(Applied::default()) }.boxed()
     }
 
@@ -64,7 +64,7 @@ async fn through(pipeline: &Pipeline) -> f64 {
     let before = cpu_seconds();
     let mut tickets = Vec::new();
     for page in pages {
-        tickets.push(pipeline.submit(page).await);
+        tickets.push(pipeline.submit(page, 0).await);
     }
     for ticket in tickets {
         ticket.await.unwrap();
@@ -100,10 +100,10 @@ fn main() {
             .shards
             .iter()
             .map(|shard| -> (ShardName, Arc<dyn RingShard>) { (shard.name.clone(), Arc::new(Nothing)) });
-        let pipeline = Pipeline::start(router, ring, targets, Limits::default());
+        let pipeline = Pipeline::start(router, ring, targets, Limits::default(), None);
         println!("  delivered to ring shards that cost nothing   {:>12.0}", through(&pipeline).await);
 
-        let connected = Pipeline::connect(&config).unwrap();
+        let connected = Pipeline::connect(&config, Services::default()).unwrap();
         for shard in &connected.shards {
             shard.ready(Duration::from_secs(10)).await.unwrap();
         }

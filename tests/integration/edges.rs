@@ -135,7 +135,7 @@ async fn the_lambda_delivers_what_it_can_and_names_the_first_record_that_it_cann
     let deadline = SystemTime::now() + Duration::from_millis(1500);
     let answer = handler.handle(&event(records), deadline).await.unwrap();
     assert!(SystemTime::now() < deadline, "the answer comes in time");
-    assert_eq!(answer.failures[0].sequence, "21");
+    assert_eq!(answer.failures[0].identifier, "21");
     assert_eq!(world.read(&products, &on_second).await.unwrap().rev, 2);
 
     // Back again, the same sandbox delivers.

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use aws_sdk_dynamodb::types::StreamViewType;
 use ringtide_core::config::Config;
+use ringtide_core::pipeline::{Pipeline, Services};
 use ringtide_servers::{ValkeyServer, free_port};
 use ringtide_worker::Worker;
 
@@ -52,7 +53,7 @@ async fn a_wrong_password_holds_the_stream_up_and_is_told_by_the_shard() {
     let mut world = World::new(Endpoint::embedded().await, 0, SPACES).await;
     world.shards.push(ValkeyServer::start_with(&["--requirepass", "right"]).unwrap());
     let text = format!("valkey = {{ password = \"wrong\" }}\n{}", world.text());
-    let connected = ringtide_core::pipeline::Pipeline::connect(&Config::parse(&text, []).unwrap()).unwrap();
+    let connected = Pipeline::connect(&Config::parse(&text, []).unwrap(), Services::default()).unwrap();
     let error = connected.shards[0].ready(Duration::from_secs(10)).await.unwrap_err().to_string();
     assert!(error.contains("s0") && error.contains("password"), "{error}");
     assert!(!error.contains("wrong"), "the password itself is not told: {error}");

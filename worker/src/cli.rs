@@ -2,13 +2,16 @@
 
 #[cfg(feature = "demo")]
 mod demo;
+mod filters;
+mod health;
 mod logging;
 mod run;
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
+use ringtide_core::aws;
+use ringtide_core::config::{Config, ConfigError};
 
 pub use logging::LogFormat;
 
@@ -24,6 +27,10 @@ pub struct Cli {
 enum Command {
     /// Consumes the tables' streams and keeps the ring true, until it is told to stop.
     Run(run::Run),
+    /// Prints the filter of a function's event source mapping that the routes allow.
+    Filters(filters::Filters),
+    /// Asks a running worker whether it is well; exits with 0 where it is and with 1 where it is not.
+    Health(health::Health),
     #[cfg(feature = "demo")]
     Demo(demo::Demo),
     #[cfg(feature = "demo")]
@@ -34,15 +41,24 @@ enum Command {
 /// Options that every sub-command with a configuration has.
 #[derive(Debug, Args)]
 pub struct Common {
-    /// The configuration file.
-    #[arg(long, env = "RINGTIDE_CONFIG", default_value = "ringtide.toml")]
-    config: PathBuf,
+    /// The configuration: a file, a parameter of Systems Manager (ssm:/name) or an object (s3://bucket/key).
+    #[arg(long, env = "RINGTIDE_CONFIG", default_value = "ringtide.toml", value_name = "PLACE")]
+    config: String,
     /// The endpoint of DynamoDB and its streams, for LocalStack-compatible servers.
     #[arg(long, env = "AWS_ENDPOINT_URL", value_name = "URL")]
     endpoint_url: Option<String>,
     /// How log lines are written.
     #[arg(long, env = "RINGTIDE_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
     log_format: LogFormat,
+}
+
+impl Common {
+    /// Loads the configuration, with the environment's overrides and the endpoint of the command line.
+    async fn load(&self) -> Result<Config, ConfigError> {
+        // The endpoint is where a parameter or an object is read from as well.
+        let endpoint = self.endpoint_url.iter().map(|url| ("RINGTIDE_AWS_ENDPOINT_URL".to_owned(), url.clone()));
+        aws::load(&self.config, std::env::vars().chain(endpoint)).await
+    }
 }
 
 /// What a process exits with.
@@ -74,6 +90,8 @@ impl Cli {
     pub async fn run(self) -> std::io::Result<Exit> {
         match self.command {
             Command::Run(run) => run.run().await,
+            Command::Filters(filters) => filters.run().await,
+            Command::Health(health) => health.run().await,
             #[cfg(feature = "demo")]
             Command::Demo(demo) => demo.run().await,
             #[cfg(feature = "demo")]

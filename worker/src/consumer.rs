@@ -29,7 +29,7 @@ use reading::{Reader, Step};
 
 /// How long a closed stream shard's children are looked for before its end is stored without them.
 const CHILD_PATIENCE: Duration = Duration::from_secs(5);
-/// How often a consumer that waits for its pages looks whether a ring shard that is down holds them up.
+/// How often a consumer that waits for its pages looks whether something that is down holds them up.
 const HOLD_UP_CHECK: Duration = Duration::from_millis(50);
 
 /// What all consumers of a stream share.
@@ -101,7 +101,8 @@ impl Consumer {
         let shared = &self.shared;
         tracing::info!(table = %shared.table, stream_shard = %self.shard, from = %from, "stream shard opened");
         let pace = Pace::new(shared.settings.idle_poll, shared.settings.max_reads_per_second);
-        let mut reader = Reader::new(self.shared.clone(), self.shard.clone(), from, pace);
+        let tenure = self.keeper.tenure();
+        let mut reader = Reader::new(self.shared.clone(), self.shard.clone(), from, pace, tenure);
         if from == Checkpoint::ShardEnd {
             return self.finish(stop).await;
         }
@@ -119,9 +120,9 @@ impl Consumer {
         let mut lost = std::pin::pin!(self.keeper.lost());
         loop {
             let room = self.under_way.len() < self.shared.settings.pages_in_flight.max(1)
-                // A ring shard that is down holds its own pages up, and must not hold up the others': the pipeline
-                // bounds what waits for it.
-                || !self.shared.deliver.unhealthy().is_empty();
+                // A ring shard that is down holds its own pages up, as a store for parked records does, and must not
+                // hold up the others': the pipeline bounds what waits for them.
+                || self.shared.deliver.held_up();
             if !room {
                 tokio::select! {
                     biased;

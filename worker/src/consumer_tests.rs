@@ -1,3 +1,5 @@
+use ringtide_core::clock::unix_ms;
+
 use super::*;
 use crate::health::Health;
 use crate::lease::MemoryLeases;
@@ -69,6 +71,22 @@ fn at(sequence: u64) -> Checkpoint {
 
 fn after(sequence: u64) -> Position {
     Position::AfterSequence(sequence.to_string().parse().unwrap())
+}
+
+#[tokio::test(start_paused = true)]
+async fn refreshes_are_bounded_by_the_lease() {
+    let bench = Bench::new();
+    bench.source.shard("s", None, &[1]);
+    let before = unix_ms();
+    let reading = bench.read("s").await;
+    while bench.recorder.deadlines().is_empty() {
+        tokio::time::sleep(MS).await;
+    }
+    let timeout = 9_000;
+    let bounds = before + timeout / 2..unix_ms() + timeout;
+    assert!(bench.recorder.deadlines().iter().all(|deadline| bounds.contains(deadline)), "{bounds:?}");
+    bench.stop.cancel();
+    assert!(matches!(reading.await.unwrap(), Exit::Stopped));
 }
 
 #[tokio::test(start_paused = true)]

@@ -15,8 +15,9 @@ pub type Delivery = Pin<Box<dyn Future<Output = Result<(), Abandoned>> + Send>>;
 /// Takes pages and makes the ring follow them: core's pipeline, or a recorder in tests.
 #[async_trait]
 pub trait Deliver: Send + Sync + 'static {
-    /// Takes one page in stream order; waits where too much is queued.
-    async fn submit(&self, page: Vec<Result<ChangeRecord, UnreadableRecord>>) -> Delivery;
+    /// Takes one page in stream order; waits where too much is queued. Its refreshes are not stored past `deadline_ms` of
+    /// the ring shard's clock (unix ms).
+    async fn submit(&self, page: Vec<Result<ChangeRecord, UnreadableRecord>>, deadline_ms: u64) -> Delivery;
 
     /// Flushes everything that comes from a table, on every ring shard.
     async fn flush_table(&self, table: &str) -> Delivery;
@@ -24,14 +25,20 @@ pub trait Deliver: Send + Sync + 'static {
     /// Names the ring shards that cannot be delivered to now.
     fn unhealthy(&self) -> Vec<String>;
 
+    /// Whether records that cannot be used cannot be parked now.
+    fn parking_fails(&self) -> bool;
+
+    /// Whether pages stay undelivered for a reason that must not hold up the others, and there is memory for more.
+    fn held_up(&self) -> bool;
+
     /// Delivers what is queued, until the deadline, and ends. Returns how many commands are left undelivered.
     async fn close(&self, deadline: Instant) -> usize;
 }
 
 #[async_trait]
 impl Deliver for Pipeline {
-    async fn submit(&self, page: Vec<Result<ChangeRecord, UnreadableRecord>>) -> Delivery {
-        Box::pin(Pipeline::submit(self, page).await)
+    async fn submit(&self, page: Vec<Result<ChangeRecord, UnreadableRecord>>, deadline_ms: u64) -> Delivery {
+        Box::pin(Pipeline::submit(self, page, deadline_ms).await)
     }
 
     async fn flush_table(&self, table: &str) -> Delivery {
@@ -40,6 +47,14 @@ impl Deliver for Pipeline {
 
     fn unhealthy(&self) -> Vec<String> {
         Pipeline::unhealthy(self).iter().map(ToString::to_string).collect()
+    }
+
+    fn parking_fails(&self) -> bool {
+        Pipeline::parking_fails(self)
+    }
+
+    fn held_up(&self) -> bool {
+        Pipeline::held_up(self)
     }
 
     async fn close(&self, deadline: Instant) -> usize {

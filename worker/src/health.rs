@@ -212,6 +212,9 @@ impl ShardHealth {
 
 impl Drop for ShardHealth {
     fn drop(&mut self) {
+        // Whoever reads the stream shard next tells its age.
+        let (table, shard) = (self.key.0.to_string(), self.key.1.to_string());
+        gauge!(names::STREAM_AGE, names::TABLE => table, names::STREAM_SHARD => shard).set(0.0);
         self.health.board().shards.remove(&self.key);
         self.health.count_open(&self.key.0);
     }

@@ -27,6 +27,8 @@ struct Body {
     verdict: Verdict,
     /// Reported, and no reason by itself: other ring shards are served while one is down.
     ring_shards_down: Vec<String>,
+    /// Reported in the same way: records that cannot be used wait to be parked, and hold up their checkpoint.
+    parking_fails: bool,
 }
 
 pub(crate) fn router(pages: Pages) -> Router {
@@ -40,7 +42,8 @@ pub(crate) fn router(pages: Pages) -> Router {
 impl Pages {
     fn answer(&self, verdict: Verdict) -> Response {
         let status = if verdict.ok { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-        (status, Json(Body { verdict, ring_shards_down: self.deliver.unhealthy() })).into_response()
+        let (ring_shards_down, parking_fails) = (self.deliver.unhealthy(), self.deliver.parking_fails());
+        (status, Json(Body { verdict, ring_shards_down, parking_fails })).into_response()
     }
 }
 

@@ -31,6 +31,8 @@ pub mod lease;
 pub mod lineage;
 mod pace;
 #[cfg(test)]
+mod parking_tests;
+#[cfg(test)]
 mod scripted;
 pub mod shutdown;
 pub mod stream;

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use async_trait::async_trait;
 use ringtide_core::pipeline::Abandoned;
 use ringtide_core::record::{
-    Attribute, ChangeRecord, EventName, SequenceNumber, Stream, UnreadableRecord, ViewType, stream_of_arn,
+    Attribute, ChangeRecord, EventName, RawRecord, SequenceNumber, Stream, UnreadableRecord, ViewType, stream_of_arn,
 };
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -39,6 +39,8 @@ struct Shard {
     parent: Option<ShardId>,
     records: Vec<u64>,
     trimmed_to: u64,
+    /// Records that nobody can read.
+    poison: Vec<u64>,
     closed: bool,
     hidden: bool,
 }
@@ -77,6 +79,11 @@ impl ScriptedStream {
 
     pub(crate) fn trim(&self, id: &str, to: u64) {
         self.change(id, |shard| shard.trimmed_to = to);
+    }
+
+    /// These records cannot be read.
+    pub(crate) fn poison(&self, id: &str, records: &[u64]) {
+        self.change(id, |shard| shard.poison.extend(records));
     }
 
     pub(crate) fn forget(&self, id: &str) {
@@ -172,7 +179,8 @@ impl StreamSource for ScriptedStream {
             return Err(StreamError::NotFound(iterator.shard.to_string()));
         };
         let index: usize = index.parse().unwrap();
-        let records: Vec<_> = shard.records.iter().skip(index).take(PAGE).map(|r| Ok(record(iterator, *r))).collect();
+        let read = |r: &u64| if shard.poison.contains(r) { Err(unreadable(*r)) } else { Ok(record(iterator, *r)) };
+        let records: Vec<_> = shard.records.iter().skip(index).take(PAGE).map(read).collect();
         let reached = index + records.len();
         let more = !shard.closed || reached < shard.records.len();
         let token = format!("{generation}:{reached}");
@@ -194,6 +202,17 @@ fn record(iterator: &ShardIterator, sequence: u64) -> ChangeRecord {
     }
 }
 
+fn unreadable(sequence: u64) -> UnreadableRecord {
+    let content = RawRecord::parse(format!(r#"{{"dynamodb":{{"SequenceNumber":"{sequence}"}}}}"#));
+    UnreadableRecord {
+        sequence: Some(number(sequence)),
+        table: Some("products".to_owned()),
+        reason: "it has no keys".to_owned(),
+        content,
+        ..UnreadableRecord::default()
+    }
+}
+
 /// Takes pages down, and delivers them at once or when it is told to.
 #[derive(Default)]
 pub(crate) struct Recorder {
@@ -203,6 +222,7 @@ pub(crate) struct Recorder {
 #[derive(Default)]
 struct Taken {
     pages: Vec<(String, Vec<u64>)>,
+    deadlines: Vec<u64>,
     flushed: Vec<String>,
     held: Option<BTreeMap<usize, oneshot::Sender<()>>>,
     down: bool,
@@ -242,6 +262,11 @@ impl Recorder {
         self.taken().pages.clone()
     }
 
+    /// Until when refreshes of each page may be stored, in unix ms.
+    pub(crate) fn deadlines(&self) -> Vec<u64> {
+        self.taken().deadlines.clone()
+    }
+
     /// Every sequence number, in the order of submission.
     pub(crate) fn records(&self) -> Vec<u64> {
         self.pages().into_iter().flat_map(|(_, records)| records).collect()
@@ -254,8 +279,9 @@ impl Recorder {
 
 #[async_trait]
 impl Deliver for Recorder {
-    async fn submit(&self, page: Vec<Result<ChangeRecord, UnreadableRecord>>) -> Delivery {
+    async fn submit(&self, page: Vec<Result<ChangeRecord, UnreadableRecord>>, deadline_ms: u64) -> Delivery {
         let mut taken = self.taken();
+        taken.deadlines.push(deadline_ms);
         let shard = page.iter().flatten().map(|record| record.stream_shard.to_string()).next().unwrap_or_default();
         let records = page.iter().flatten().map(|record| record.sequence.to_string().parse().unwrap()).collect();
         let index = taken.pages.len();
@@ -277,6 +303,14 @@ impl Deliver for Recorder {
 
     fn unhealthy(&self) -> Vec<String> {
         if self.taken().down { vec!["a".to_owned()] } else { Vec::new() }
+    }
+
+    fn parking_fails(&self) -> bool {
+        false
+    }
+
+    fn held_up(&self) -> bool {
+        self.taken().down
     }
 
     async fn close(&self, _: Instant) -> usize {

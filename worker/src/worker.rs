@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use metrics_exporter_prometheus::PrometheusHandle;
+use ringtide_core::aws;
 use ringtide_core::config::Config;
 use ringtide_core::pipeline::Pipeline;
 use ringtide_core::route::Router;
@@ -78,7 +79,7 @@ impl Worker {
     /// # Errors
     /// Settings of ring shards that cannot be used.
     pub async fn connect(config: &Config) -> Result<Self, StartError> {
-        let connected = Pipeline::connect(config).map_err(StartError::Refused)?;
+        let connected = Pipeline::connect(config, aws::services(config)).map_err(StartError::Refused)?;
         let clients = Clients::connect(&config.aws).await;
         Ok(Self {
             source: Arc::new(DynamoDbStreams::new(clients.tables.clone(), clients.streams)),

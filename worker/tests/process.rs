@@ -164,6 +164,13 @@ impl World {
         Process(child)
     }
 
+    /// Asks for the worker's health as a container does, and returns the exit code.
+    fn asked(&self) -> Option<i32> {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_ringtide"));
+        let url = format!("http://127.0.0.1:{}/healthz", self.pages);
+        command.args(["health", "--url", &url]).stdout(Stdio::null()).stderr(Stdio::null()).status().unwrap().code()
+    }
+
     /// Runs a worker that cannot start, and returns its exit code and what it said.
     fn refused(&self) -> (Option<i32>, String) {
         let mut process = self.start(&["--log-format", "json"]);
@@ -182,12 +189,15 @@ async fn a_killed_worker_resumes_without_loss_and_a_stopped_one_frees_its_leases
     world.cache_and_change("1").await;
     world.dropped("1").await;
     eventually("the worker is ready", || page(world.pages, "/readyz").is_some_and(|p| p.contains("200 OK"))).await;
-    assert!(page(world.pages, "/healthz").unwrap().contains("\"ok\":true"));
+    let healthz = page(world.pages, "/healthz").unwrap();
+    assert!(healthz.contains("\"ok\":true") && healthz.contains("\"parking_fails\":false"), "{healthz}");
+    assert_eq!(world.asked(), Some(0));
     let metrics = page(world.pages, "/metrics").unwrap();
     assert!(metrics.contains("ringtide_stream_records_total{table=\"products\"}"), "{metrics}");
 
     first.signal("-KILL");
     drop(first);
+    assert_eq!(world.asked(), Some(1));
     for pk in ["2", "3", "4"] {
         world.cache_and_change(pk).await;
     }

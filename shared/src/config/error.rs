@@ -53,6 +53,14 @@ pub enum ConfigError {
         /// Why.
         source: std::io::Error,
     },
+    /// It cannot be fetched from where it is kept.
+    #[error("the configuration {location} cannot be read: {reason}")]
+    Unfetched {
+        /// The place: `ssm:/name` or `s3://bucket/key`.
+        location: String,
+        /// Why.
+        reason: String,
+    },
     /// The text is not TOML, or a field has another type.
     #[error("the configuration{} is malformed: {reason}", place(path))]
     Malformed {
@@ -77,11 +85,11 @@ impl ConfigError {
         Self::Malformed { path: None, reason: error.message().to_owned() }
     }
 
-    pub(super) fn at(self, file: &Path) -> Self {
+    pub(crate) fn at(self, file: &Path) -> Self {
         match self {
             Self::Malformed { reason, .. } => Self::Malformed { path: Some(file.to_owned()), reason },
             Self::Invalid { violations, .. } => Self::Invalid { path: Some(file.to_owned()), violations },
-            unreadable @ Self::Unreadable { .. } => unreadable,
+            other @ (Self::Unreadable { .. } | Self::Unfetched { .. }) => other,
         }
     }
 
@@ -90,7 +98,7 @@ impl ConfigError {
     pub fn violations(&self) -> &[Violation] {
         match self {
             Self::Invalid { violations, .. } => violations,
-            Self::Malformed { .. } | Self::Unreadable { .. } => &[],
+            Self::Malformed { .. } | Self::Unreadable { .. } | Self::Unfetched { .. } => &[],
         }
     }
 }

@@ -2,19 +2,20 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use metrics::{counter, histogram};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::plan::{Counts, Parked, plan};
-use super::queue::{Queue, RingShard};
-use super::ticket::{Part, Ticket};
-use crate::command::Command;
+use super::parking::Parking;
+use super::plan::{Counts, Plan, plan, plan_overtaken};
+use super::queue::{Item, Queue, RingShard};
+use super::ticket::Ticket;
+use crate::clock::unix_ms;
 use crate::key::KeySpace;
 use crate::metrics as names;
+use crate::park::ParkStore;
 use crate::record::{ChangeRecord, UnreadableRecord};
 use crate::ring::{RingHistory, ShardName};
 use crate::route::Router;
@@ -47,6 +48,7 @@ struct Inner {
     router: Router,
     ring: RingHistory,
     queues: BTreeMap<ShardName, Arc<Queue>>,
+    parking: Arc<Parking>,
     prefixes: HashMap<String, BTreeSet<String>>,
     limits: Limits,
     tasks: TaskTracker,
@@ -58,20 +60,25 @@ struct Inner {
 pub struct Delivered {
     /// The first record of the page that was not delivered in time; `None` where all were.
     pub first_undelivered: Option<usize>,
-    /// Records that could not be turned into all of their commands, and were parked.
+    /// Records that could not be turned into all of their commands, and were parked, or are to be sent again.
     pub parked: usize,
 }
+
+/// How a page becomes commands: [`plan`] or [`plan_overtaken`].
+type Planner = fn(&Router, &RingHistory, u64, &[Result<ChangeRecord, UnreadableRecord>]) -> Plan;
 
 impl Pipeline {
     /// Starts one delivery task for each ring shard; must be called in a Tokio runtime.
     ///
     /// `shards` holds every ring shard that `ring` can name: a command for one that is missing is never delivered.
+    /// Records that cannot be used are kept in `park`; without it they are logged and counted.
     #[must_use]
     pub fn start(
         router: Router,
         ring: RingHistory,
         shards: impl IntoIterator<Item = (ShardName, Arc<dyn RingShard>)>,
         limits: Limits,
+        park: Option<Arc<dyn ParkStore>>,
     ) -> Self {
         let mut prefixes: HashMap<String, BTreeSet<String>> = HashMap::new();
         for table in router.tables() {
@@ -89,7 +96,8 @@ impl Pipeline {
                 (name, queue)
             })
             .collect();
-        Self { inner: Arc::new(Inner { router, ring, queues, prefixes, limits, tasks, stop }) }
+        let parking = Parking::new(park);
+        Self { inner: Arc::new(Inner { router, ring, queues, parking, prefixes, limits, tasks, stop }) }
     }
 
     /// The routes.
@@ -100,14 +108,45 @@ impl Pipeline {
 
     /// Takes one page in stream order, and returns as soon as its commands are queued.
     ///
-    /// Waits while too much is queued for a ring shard that is up, and never for one that is down.
-    pub async fn submit(&self, page: Vec<Result<ChangeRecord, UnreadableRecord>>) -> Ticket {
-        self.submit_page(&page).await.0
+    /// Waits while too much is queued for a ring shard that is up, and never for one that is down. Parking is a part of
+    /// the delivery, and so is waited for in the same way. Refreshes of the page are not stored past `deadline_ms` of the
+    /// ring shard's clock, as with [`Pipeline::deliver`]; they drop their entries then (unix ms; 0 for no deadline).
+    pub async fn submit(&self, page: Vec<Result<ChangeRecord, UnreadableRecord>>, deadline_ms: u64) -> Ticket {
+        self.submit_page(&page, deadline_ms, plan).await.0
     }
 
     /// Delivers a page, and tells by `deadline` what was not delivered; that is not tried any further.
+    ///
+    /// Refreshes of the page are not stored past the deadline by the ring shard's clock: what is still on its way then,
+    /// or is sent by a process that was stopped meanwhile, drops the entry instead. So whoever delivers the page again
+    /// after the deadline, and a newer one after it, is not overtaken by an old image. Where the ring shard's clock is
+    /// behind this process's one, an image may be stored that much later: the page must not be delivered again earlier
+    /// than the clocks may differ after the deadline. Where it is ahead, refreshes that come as close to the deadline
+    /// drop the entry, which costs a miss.
     pub async fn deliver(&self, page: &[Result<ChangeRecord, UnreadableRecord>], deadline: Instant) -> Delivered {
-        let submitted = tokio::time::timeout_at(deadline, self.submit_page(page)).await;
+        self.deliver_as(page, deadline, plan).await
+    }
+
+    /// As [`Pipeline::deliver`], for a page that newer ones of its stream shard may have overtaken: its refreshes
+    /// invalidate, because nothing that comes after it would correct the images that it brings.
+    pub async fn deliver_overtaken(
+        &self,
+        page: &[Result<ChangeRecord, UnreadableRecord>],
+        deadline: Instant,
+    ) -> Delivered {
+        self.deliver_as(page, deadline, plan_overtaken).await
+    }
+
+    async fn deliver_as(
+        &self,
+        page: &[Result<ChangeRecord, UnreadableRecord>],
+        deadline: Instant,
+        planner: Planner,
+    ) -> Delivered {
+        let left = deadline.saturating_duration_since(Instant::now());
+        // Not 0, which would be no deadline at all.
+        let deadline_ms = unix_ms().saturating_add(u64::try_from(left.as_millis()).unwrap_or(u64::MAX)).max(1);
+        let submitted = tokio::time::timeout_at(deadline, self.submit_page(page, deadline_ms, planner)).await;
         let Ok((mut ticket, parked)) = submitted else {
             return Delivered { first_undelivered: (!page.is_empty()).then_some(0), parked: 0 };
         };
@@ -128,10 +167,10 @@ impl Pipeline {
         ticket
     }
 
-    /// The number of commands that wait for ring shards or are under way.
+    /// The number of commands that wait for ring shards or are under way, and of records that wait to be parked.
     #[must_use]
     pub fn pending(&self) -> usize {
-        self.inner.queues.values().map(|queue| queue.pending()).sum()
+        self.inner.queues.values().map(|queue| queue.pending()).sum::<usize>() + self.inner.parking.pending()
     }
 
     /// The ring shards that did not take their last batch.
@@ -141,12 +180,27 @@ impl Pipeline {
         unhealthy.map(|(name, _)| name.clone()).collect()
     }
 
+    /// Whether the store for parked records did not take the last one.
+    #[must_use]
+    pub fn parking_fails(&self) -> bool {
+        !self.inner.parking.healthy()
+    }
+
+    /// Whether pages stay undelivered for a reason that must not hold up the others: a ring shard or the store for
+    /// parked records is down, and what waits for them does not take up too much memory yet.
+    #[must_use]
+    pub fn held_up(&self) -> bool {
+        let down = self.parking_fails() || self.inner.queues.values().any(|queue| !queue.healthy());
+        down && self.inner.parking.has_room()
+    }
+
     /// Ends the delivery tasks when everything is delivered, or at `deadline`; returns the commands left undelivered.
     pub async fn shutdown(&self, deadline: Instant) -> usize {
         let drained = async {
             for queue in self.inner.queues.values() {
                 queue.drained().await;
             }
+            self.inner.parking.drained().await;
         };
         // What is left at the deadline is counted and read again by the successor.
         let _in_time = tokio::time::timeout_at(deadline, drained).await;
@@ -157,17 +211,22 @@ impl Pipeline {
         left
     }
 
-    async fn submit_page(&self, page: &[Result<ChangeRecord, UnreadableRecord>]) -> (Ticket, usize) {
+    async fn submit_page(
+        &self,
+        page: &[Result<ChangeRecord, UnreadableRecord>],
+        deadline_ms: u64,
+        planner: Planner,
+    ) -> (Ticket, usize) {
         let started = Instant::now();
-        let planned = plan(&self.inner.router, &self.inner.ring, unix_ms(), page);
+        let planned = planner(&self.inner.router, &self.inner.ring, unix_ms(), page);
         count(&planned.counts);
-        planned.parked.iter().for_each(park);
         // A batch that settles has two parts: the page is delivered when both are.
-        let parts_of = planned
+        let parts_of_batches = planned
             .batches
             .iter()
             .flat_map(|batch| std::iter::repeat_n(batch.first_record, if batch.settle.is_some() { 2 } else { 1 }));
-        let (ticket, parts) = Ticket::new(parts_of);
+        let parked = planned.parked.len();
+        let (ticket, parts) = Ticket::new(parts_of_batches.chain(planned.parked.iter().map(|parked| parked.index)));
         let mut parts = parts.into_iter();
         let mut touched = BTreeSet::new();
         for batch in planned.batches {
@@ -177,33 +236,41 @@ impl Pipeline {
             if let Some(after) = batch.settle
                 && let Some(part) = parts.next()
             {
-                self.push_later(&batch.shard, batch.commands.clone(), part, Instant::now() + after);
+                let again = Item { commands: batch.commands.clone(), part, deadline_ms };
+                self.push_later(&batch.shard, again, Instant::now() + after);
             }
-            self.push(&batch.shard, batch.commands, part);
+            self.push(&batch.shard, Item { commands: batch.commands, part, deadline_ms });
             touched.insert(batch.shard);
         }
-        for queue in touched.iter().filter_map(|shard| self.inner.queues.get(shard)) {
-            queue.room(self.inner.limits.high_water).await;
+        let Inner { queues, parking, limits, tasks, stop, .. } = &*self.inner;
+        for (parked, part) in planned.parked.into_iter().zip(parts) {
+            parking.park(parked, part, tasks, stop);
+        }
+        for queue in touched.iter().filter_map(|shard| queues.get(shard)) {
+            queue.room(limits.high_water).await;
+        }
+        if parked > 0 {
+            parking.room().await;
         }
         histogram!(names::PIPELINE_SUBMIT).record(started.elapsed());
-        (ticket, planned.parked.len())
+        (ticket, parked)
     }
 
-    fn push(&self, shard: &ShardName, commands: Arc<[Command]>, part: Part) {
+    fn push(&self, shard: &ShardName, item: Item) {
         match self.inner.queues.get(shard) {
-            Some(queue) => queue.push(commands, part),
+            Some(queue) => queue.push(item),
             // The part is dropped undelivered, so that no checkpoint passes it.
             None => tracing::error!(ring_shard = %shard, "the pipeline has no such ring shard"),
         }
     }
 
-    fn push_later(&self, shard: &ShardName, commands: Arc<[Command]>, part: Part, at: Instant) {
+    fn push_later(&self, shard: &ShardName, item: Item, at: Instant) {
         let Some(queue) = self.inner.queues.get(shard).cloned() else { return };
         let stop = self.inner.stop.clone();
         self.inner.tasks.spawn(async move {
             tokio::select! {
                 () = stop.cancelled() => {}
-                () = tokio::time::sleep_until(at) => queue.push(commands, part),
+                () = tokio::time::sleep_until(at) => queue.push(item),
             }
         });
     }
@@ -217,14 +284,6 @@ impl Drop for Inner {
 
 fn prefix(space: &KeySpace) -> String {
     space.template.prefix().to_owned()
-}
-
-/// Keeps a record's place where an operator finds it; parking never fails and holds nothing up.
-fn park(parked: &Parked) {
-    let table = parked.table.clone().unwrap_or_else(|| "unknown".to_owned());
-    let sequence = parked.sequence.map_or_else(|| "unknown".to_owned(), |sequence| sequence.to_string());
-    tracing::error!(%table, %sequence, reason = %parked.reason, "record parked: not all of its keys could be invalidated");
-    counter!(names::PIPELINE_PARKED, names::TABLE => table).increment(1);
 }
 
 fn count(counts: &Counts) {
@@ -249,8 +308,4 @@ fn count(counts: &Counts) {
         }
     }
     counter!(names::PIPELINE_COALESCED).increment(counts.coalesced);
-}
-
-fn unix_ms() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
 }

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use crate::command::{Action, Command};
 use crate::key::{CacheKey, Mode};
-use crate::record::{ChangeRecord, SequenceNumber, UnreadableRecord};
+use crate::park::ParkedRecord;
+use crate::record::{ChangeRecord, UnreadableRecord};
 use crate::ring::{RingHistory, ShardName};
 use crate::route::{Routed, Router};
 use crate::valkey::BATCH;
@@ -39,12 +40,10 @@ pub struct Batch {
 /// A record that could not be turned into all of its commands.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Parked {
-    /// Its table, where that is known.
-    pub table: Option<String>,
-    /// Its place in the stream, where that is known.
-    pub sequence: Option<SequenceNumber>,
-    /// Why.
-    pub reason: String,
+    /// Its index in the page.
+    pub index: usize,
+    /// What is to be kept of it.
+    pub record: ParkedRecord,
 }
 
 /// What there is to count of a page.
@@ -71,19 +70,39 @@ pub struct Counts {
 /// Commands for one key of the page become one. Each goes to every ring shard that may hold its key at `now_ms`.
 #[must_use]
 pub fn plan(router: &Router, ring: &RingHistory, now_ms: u64, page: &[Result<ChangeRecord, UnreadableRecord>]) -> Plan {
+    plan_as(router, ring, now_ms, page, |command| command)
+}
+
+/// As [`plan`], for a page that newer ones of its stream shard may have overtaken: nothing would correct the images that it
+/// brings, so that it only invalidates.
+#[must_use]
+pub fn plan_overtaken(
+    router: &Router,
+    ring: &RingHistory,
+    now_ms: u64,
+    page: &[Result<ChangeRecord, UnreadableRecord>],
+) -> Plan {
+    plan_as(router, ring, now_ms, page, Command::without_image)
+}
+
+fn plan_as(
+    router: &Router,
+    ring: &RingHistory,
+    now_ms: u64,
+    page: &[Result<ChangeRecord, UnreadableRecord>],
+    form: impl Fn(Command) -> Command,
+) -> Plan {
     let mut plan = Plan::default();
     let mut coalesced = Coalesced::with_capacity(page.len());
     for (index, record) in page.iter().enumerate() {
         match record {
             Ok(record) => {
-                let routed = router.route(record, &mut |command| coalesced.push(command, index));
-                plan.note(record, routed);
+                let routed = router.route(record, &mut |command| coalesced.push(form(command), index));
+                plan.note(record, routed, index, now_ms);
             }
-            Err(unreadable) => plan.parked.push(Parked {
-                table: unreadable.table.clone(),
-                sequence: unreadable.sequence,
-                reason: unreadable.reason.clone(),
-            }),
+            Err(unreadable) => {
+                plan.parked.push(Parked { index, record: ParkedRecord::of_unreadable(unreadable, now_ms) });
+            }
         }
     }
     plan.counts.coalesced = coalesced.merged;
@@ -98,7 +117,7 @@ impl Plan {
         self.batches.iter().map(|batch| batch.commands.len()).sum()
     }
 
-    fn note(&mut self, record: &ChangeRecord, routed: Routed) {
+    fn note(&mut self, record: &ChangeRecord, routed: Routed, index: usize, now_ms: u64) {
         let counts = &mut self.counts;
         let table = &record.stream.table;
         count(&mut counts.records, table);
@@ -117,11 +136,8 @@ impl Plan {
         let Some(error) = routed.keys_only else { return };
         count(&mut counts.keys_only, table);
         if !routed.unreachable.is_empty() {
-            self.parked.push(Parked {
-                table: Some(table.clone()),
-                sequence: Some(record.sequence),
-                reason: format!("{error}, and its keys do not lead to the keys of {}", routed.unreachable.join(", ")),
-            });
+            let reason = format!("{error}, and its keys do not lead to the keys of {}", routed.unreachable.join(", "));
+            self.parked.push(Parked { index, record: ParkedRecord::of_record(record, reason, now_ms) });
         }
     }
 }

@@ -103,10 +103,12 @@ fn a_deletion_by_the_time_to_live_is_counted_once() {
 #[test]
 fn an_unreadable_record_is_parked_and_holds_nothing_up() {
     let (router, ring) = setup("");
-    let bad = UnreadableRecord { sequence: Some("7".parse().unwrap()), table: None, reason: "bad".into() };
-    let plan = plan(&router, &ring, 0, &[Err(bad), record("1", 0)]);
+    let bad = UnreadableRecord { sequence: Some("7".parse().unwrap()), reason: "bad".into(), ..Default::default() };
+    let plan = plan(&router, &ring, 5, &[record("1", 0), Err(bad)]);
     assert_eq!(plan.commands(), 1);
-    assert_eq!(plan.parked[0].sequence.unwrap().to_string(), "7");
+    let parked = &plan.parked[0];
+    assert_eq!((parked.index, parked.record.sequence.unwrap().to_string()), (1, "7".to_owned()));
+    assert_eq!((parked.record.parked_at_ms, parked.record.reason.as_str()), (5, "bad"));
 }
 
 #[test]
@@ -139,4 +141,27 @@ fn commands_of_different_kinds_for_one_key_become_a_drop_up_to_the_higher_versio
     assert_eq!(invalidate.merge(refresh.clone()).action, two);
     assert_eq!(refresh.clone().merge(newer.clone()), newer);
     assert_eq!(newer.clone().merge(refresh), newer);
+}
+
+#[test]
+fn a_record_that_keys_do_not_lead_from_is_parked_as_it_came_and_drops_what_they_lead_to() {
+    let (_, ring) = setup("");
+    let text = r#"
+        ring = { shards = [{ name = "a", address = "h:1" }, { name = "b", address = "h:2" }] }
+        spaces = { p = { key = "p:{pk}" }, c = { key = "c:{category}" } }
+        routes = [{ table = "t", space = "p" }, { table = "t", space = "c" }]
+    "#;
+    let router = Router::new(Config::parse(text, []).unwrap().routes);
+    let content = r#"{"eventName":"INSERT","eventSourceARN":"arn:aws:dynamodb:eu-west-1:123456789012:table/t/stream/2026-01-02T03:04:05.678",
+        "dynamodb":{"Keys":{"pk":{"S":"1"}},"NewImage":{"category":{"Q":"new"},"pk":{"S":"1"}},"SequenceNumber":"42"}}"#;
+    let content = crate::record::RawRecord::parse(content.to_owned()).unwrap();
+    let page = [record("2", 0), crate::record::record_from_json(content.as_raw())];
+    let plan = plan(&router, &ring, 0, &page);
+    let keys: Vec<_> = plan.batches.iter().flat_map(|b| b.commands.iter()).map(|c| c.key.to_string()).collect();
+    assert!(keys.contains(&"p:1".to_owned()), "{keys:?}");
+    let parked = &plan.parked[0];
+    assert_eq!(parked.index, 1);
+    assert_eq!(parked.record.sequence.unwrap().to_string(), "42");
+    assert!(parked.record.content.as_ref().unwrap().get().contains(r#"{"Q":"new"}"#));
+    assert!(!parked.record.reason.contains("new\""), "{}", parked.record.reason);
 }

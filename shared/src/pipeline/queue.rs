@@ -16,6 +16,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::backoff::Backoff;
 use super::ticket::Part;
 use crate::command::{Action, Command};
 use crate::metrics as names;
@@ -26,15 +27,15 @@ use crate::valkey::{Applied, Shard, ShardError};
 const DEPTH: usize = 4;
 /// The pause between two batches of names that a flush removes.
 const FLUSH_PAUSE: Duration = Duration::from_millis(2);
-const FIRST_BACKOFF: Duration = Duration::from_millis(10);
-const LAST_BACKOFF: Duration = Duration::from_secs(1);
 
 /// A ring shard as the pipeline sees it.
 ///
 /// Commands may be carried out more than once, and after an error any part of them may have been.
 pub trait RingShard: Send + Sync + 'static {
     /// Carries out a batch; resolves when the shard has acknowledged all of it.
-    fn apply<'a>(&'a self, commands: &'a [Command]) -> BoxFuture<'a, Result<Applied, ShardError>>;
+    ///
+    /// Refreshes are not stored past `deadline_ms` of the server's clock (unix ms; 0 for no deadline).
+    fn apply<'a>(&'a self, commands: &'a [Command], deadline_ms: u64) -> BoxFuture<'a, Result<Applied, ShardError>>;
 
     /// Removes every entry and lock whose key begins with `prefix`, and returns how many names were removed.
     fn flush<'a>(&'a self, prefix: &'a str, pause: Duration) -> BoxFuture<'a, Result<u64, ShardError>>;
@@ -44,8 +45,8 @@ pub trait RingShard: Send + Sync + 'static {
 }
 
 impl RingShard for Shard {
-    fn apply<'a>(&'a self, commands: &'a [Command]) -> BoxFuture<'a, Result<Applied, ShardError>> {
-        Box::pin(Shard::apply(self, commands, 0))
+    fn apply<'a>(&'a self, commands: &'a [Command], deadline_ms: u64) -> BoxFuture<'a, Result<Applied, ShardError>> {
+        Box::pin(Shard::apply(self, commands, deadline_ms))
     }
 
     fn flush<'a>(&'a self, prefix: &'a str, pause: Duration) -> BoxFuture<'a, Result<u64, ShardError>> {
@@ -87,9 +88,12 @@ struct State {
     under_way: usize,
 }
 
-struct Item {
-    commands: Arc<[Command]>,
-    part: Part,
+/// A batch that waits.
+pub(super) struct Item {
+    pub(super) commands: Arc<[Command]>,
+    pub(super) part: Part,
+    /// Refreshes are not stored past it, by the ring shard's clock (unix ms; 0 for no deadline).
+    pub(super) deadline_ms: u64,
 }
 
 /// Key spaces to be flushed before anything else is delivered.
@@ -113,10 +117,10 @@ impl Queue {
     }
 
     /// Queues a batch; where too much waits for a shard that is down, a flush takes the place of all that waits.
-    pub(super) fn push(&self, commands: Arc<[Command]>, part: Part) {
+    pub(super) fn push(&self, item: Item) {
         let mut state = self.lock();
-        state.commands += commands.len();
-        state.waiting.push_back(Item { commands, part });
+        state.commands += item.commands.len();
+        state.waiting.push_back(item);
         if state.commands > self.capacity && !self.healthy.load(Ordering::Acquire) {
             let waiting = std::mem::take(&mut state.waiting);
             state.commands -= waiting.iter().map(|item| item.commands.len()).sum::<usize>();
@@ -201,7 +205,7 @@ impl Queue {
                 let Some(item) = self.take(under_way.is_empty()) else { break };
                 alone = item.is_refresh();
                 under_way.push(async move {
-                    let result = shard.apply(&item.commands).await;
+                    let result = shard.apply(&item.commands, item.deadline_ms).await;
                     (item, result)
                 });
             }
@@ -371,37 +375,7 @@ impl Item {
             return self;
         }
         let drops = self.commands.iter().map(|c| Command::drop_entry(c.key.clone(), c.space.clone()));
-        Self { commands: drops.collect(), part: self.part }
-    }
-}
-
-/// Exponential back-off with jitter, cut short when a shard that could not be reached can be.
-#[derive(Default)]
-struct Backoff {
-    current: Option<Duration>,
-    unreachable: bool,
-}
-
-impl Backoff {
-    fn grow(&mut self, unreachable: bool) {
-        self.current = Some(self.current.map_or(FIRST_BACKOFF, |last| (last * 2).min(LAST_BACKOFF)));
-        self.unreachable = unreachable;
-    }
-
-    fn reset(&mut self) {
-        self.current = None;
-    }
-
-    async fn pause(&self, shard: &dyn RingShard) {
-        let Some(pause) = self.current else { return };
-        // A connection that breaks as soon as it is made must not be hurried on.
-        tokio::time::sleep(FIRST_BACKOFF).await;
-        let rest = pause.mul_f64(0.5 + fastrand::f64() / 2.0).saturating_sub(FIRST_BACKOFF);
-        if self.unreachable {
-            shard.reachable(rest).await;
-        } else {
-            tokio::time::sleep(rest).await;
-        }
+        Self { commands: drops.collect(), ..self }
     }
 }
 

@@ -30,7 +30,7 @@ impl Scripted {
 }
 
 impl RingShard for Scripted {
-    fn apply<'a>(&'a self, commands: &'a [Command]) -> BoxFuture<'a, Result<Applied, ShardError>> {
+    fn apply<'a>(&'a self, commands: &'a [Command], _: u64) -> BoxFuture<'a, Result<Applied, ShardError>> {
         Box::pin(async move {
             let under_way = self.under_way.fetch_add(1, Ordering::SeqCst) + 1;
             self.most_under_way.fetch_max(under_way, Ordering::SeqCst);
@@ -100,7 +100,7 @@ fn run(capacity: usize, down: bool) -> Running {
 impl Running {
     fn push(&self, commands: Arc<[Command]>) -> Ticket {
         let (ticket, mut parts) = Ticket::new([0]);
-        self.queue.push(commands, parts.remove(0));
+        self.queue.push(Item { commands, part: parts.remove(0), deadline_ms: 0 });
         ticket
     }
 

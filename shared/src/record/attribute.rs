@@ -61,6 +61,9 @@ pub trait Attributes: Send + Sync + Debug {
     /// # Errors
     /// The first attribute that cannot be decoded.
     fn all(&self) -> Result<BTreeMap<String, Attribute>, AttributeError>;
+
+    /// Appends the whole image in DynamoDB's JSON, also what cannot be decoded.
+    fn write_dynamodb_json(&self, out: &mut Vec<u8>);
 }
 
 impl Attributes for BTreeMap<String, Attribute> {
@@ -70,6 +73,10 @@ impl Attributes for BTreeMap<String, Attribute> {
 
     fn all(&self) -> Result<BTreeMap<String, Attribute>, AttributeError> {
         Ok(self.clone())
+    }
+
+    fn write_dynamodb_json(&self, out: &mut Vec<u8>) {
+        write_members(self, out, Attribute::write_dynamodb_json);
     }
 }
 
@@ -107,12 +114,38 @@ impl Attribute {
             Attribute::Bs(set) => write_list(set, out, |bytes, out| write_text(&STANDARD.encode(bytes), out)),
         }
     }
+
+    /// Appends the value in DynamoDB's JSON, `{"S":"text"}`.
+    pub fn write_dynamodb_json(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(b"{\"");
+        out.extend_from_slice(self.type_name().as_bytes());
+        out.extend_from_slice(b"\":");
+        match self {
+            Attribute::S(_) | Attribute::B(_) | Attribute::Bool(_) | Attribute::Ss(_) | Attribute::Bs(_) => {
+                self.write_json(out);
+            }
+            Attribute::N(digits) => write_text(digits, out),
+            Attribute::Null => out.extend_from_slice(b"true"),
+            Attribute::L(items) => write_list(items, out, |item, out| item.write_dynamodb_json(out)),
+            Attribute::M(map) => write_members(map, out, Attribute::write_dynamodb_json),
+            Attribute::Ns(set) => write_list(set, out, |digits, out| write_text(digits, out)),
+        }
+        out.push(b'}');
+    }
 }
 
 /// Appends a map of attributes as a plain JSON object.
 pub(crate) fn write_json_object<'a>(
     attributes: impl IntoIterator<Item = (&'a String, &'a Attribute)>,
     out: &mut Vec<u8>,
+) {
+    write_members(attributes, out, Attribute::write_json);
+}
+
+fn write_members<'a>(
+    attributes: impl IntoIterator<Item = (&'a String, &'a Attribute)>,
+    out: &mut Vec<u8>,
+    write: impl Fn(&Attribute, &mut Vec<u8>),
 ) {
     out.push(b'{');
     for (index, (name, value)) in attributes.into_iter().enumerate() {
@@ -121,7 +154,7 @@ pub(crate) fn write_json_object<'a>(
         }
         write_text(name, out);
         out.push(b':');
-        value.write_json(out);
+        write(value, out);
     }
     out.push(b'}');
 }

@@ -1,5 +1,6 @@
 //! DynamoDB's JSON: one record of a Lambda event or of a file, read so that one bad record harms no other.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
@@ -10,18 +11,25 @@ use serde::de::{DeserializeSeed, IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
-use super::{Attribute, AttributeError, Attributes, ChangeRecord, EventName, SequenceNumber, Stream};
+use super::raw::TTL_PRINCIPAL;
+use super::{Attribute, AttributeError, Attributes, ChangeRecord, EventName, RawRecord, SequenceNumber, Stream};
 
 /// A record that could not be read, with what is known of it.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, thiserror::Error)]
 #[error("record {} of {} cannot be read: {reason}", .sequence.map_or_else(|| "without a sequence number".to_owned(), |s| s.to_string()), .table.as_deref().unwrap_or("an unknown table"))]
 pub struct UnreadableRecord {
     /// Its place in the stream, where that much can be read.
     pub sequence: Option<SequenceNumber>,
     /// Its table, where that much can be read.
     pub table: Option<String>,
-    /// What is wrong with it.
+    /// Its stream's ARN, where that much can be read.
+    pub stream_arn: Option<Arc<str>>,
+    /// The stream shard it was read from, where the edge knows it.
+    pub stream_shard: Option<Arc<str>>,
+    /// What is wrong with it; names attributes and holds no values.
     pub reason: String,
+    /// The whole of it in DynamoDB's JSON, as far as there is such a thing.
+    pub content: Option<RawRecord>,
 }
 
 /// An image as the JSON text in which DynamoDB sent it; attributes are decoded when asked for.
@@ -39,14 +47,18 @@ impl JsonImage {
 impl Attributes for JsonImage {
     fn pick(&self, names: &[String]) -> Result<Vec<Option<Attribute>>, AttributeError> {
         let mut deserializer = serde_json::Deserializer::from_str(self.0.get());
-        let found = Pick(names).deserialize(&mut deserializer).map_err(|e| AttributeError::Image(e.to_string()))?;
+        let found = Pick(names).deserialize(&mut deserializer).map_err(|e| AttributeError::Image(fault(&e)))?;
         found.into_iter().zip(names).map(|(raw, name)| raw.map(|raw| decode(name, raw)).transpose()).collect()
     }
 
     fn all(&self) -> Result<BTreeMap<String, Attribute>, AttributeError> {
         let raw: BTreeMap<String, &RawValue> =
-            serde_json::from_str(self.0.get()).map_err(|e| AttributeError::Image(e.to_string()))?;
+            serde_json::from_str(self.0.get()).map_err(|e| AttributeError::Image(fault(&e)))?;
         raw.into_iter().map(|(name, raw)| decode(&name, raw).map(|value| (name, value))).collect()
+    }
+
+    fn write_dynamodb_json(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(self.0.get().as_bytes());
     }
 }
 
@@ -56,28 +68,32 @@ impl Attributes for JsonImage {
 /// [`UnreadableRecord`] where the record has no usable event name, keys, stream ARN or sequence number; what could be
 /// read of it is in there.
 pub fn record_from_json(text: &RawValue) -> Result<ChangeRecord, UnreadableRecord> {
-    let mut unreadable = UnreadableRecord { sequence: None, table: None, reason: String::new() };
+    let mut unreadable = UnreadableRecord::default();
     read(text, &mut unreadable).map_err(|reason| {
         unreadable.reason = reason;
+        unreadable.content = Some(RawRecord::from(text.to_owned()));
         unreadable
     })
 }
 
 fn read(text: &RawValue, known: &mut UnreadableRecord) -> Result<ChangeRecord, String> {
-    let fields: Fields = serde_json::from_str(text.get()).map_err(|e| e.to_string())?;
-    let stream = fields.event_source_arn.as_deref().map(text_of).transpose()?.as_deref().and_then(stream_of_arn);
+    let fields: Fields = serde_json::from_str(text.get()).map_err(|e| fault(&e))?;
+    let arn = fields.event_source_arn.as_deref().map(|arn| text_of("eventSourceARN", arn)).transpose();
+    let stream = arn.as_ref().ok().and_then(Option::as_deref).and_then(stream_of_arn);
     known.table = stream.as_ref().map(|stream| stream.table.clone());
+    known.stream_arn = stream.as_ref().map(|stream| Arc::from(stream.arn.as_str()));
     let change: Change = fields
         .dynamodb
         .ok_or("it has no \"dynamodb\" part")
         .and_then(|raw| parse(&raw).map_err(|_| "its \"dynamodb\" part is not an object"))?;
     let sequence = change.sequence_number.as_deref().ok_or("it has no \"SequenceNumber\"")?;
     let sequence: SequenceNumber =
-        text_of(sequence)?.parse().map_err(|e: super::InvalidSequenceNumber| e.to_string())?;
+        text_of("SequenceNumber", sequence)?.parse().map_err(|e: super::InvalidSequenceNumber| e.to_string())?;
     known.sequence = Some(sequence);
-    let event = text_of(fields.event_name.as_deref().ok_or("it has no \"eventName\"")?)?;
+    arn?;
+    let event = text_of("eventName", fields.event_name.as_deref().ok_or("it has no \"eventName\"")?)?;
     let event = EventName::parse(&event)
-        .ok_or_else(|| format!("its \"eventName\" {event:?} is not INSERT, MODIFY or REMOVE"))?;
+        .ok_or_else(|| format!("its \"eventName\" {:?} is not INSERT, MODIFY or REMOVE", cut(&event)))?;
     let image = |raw: Option<Box<RawValue>>| {
         raw.filter(|raw| raw.get() != "null").map(|raw| Box::new(JsonImage(raw)) as Box<dyn Attributes>)
     };
@@ -113,6 +129,15 @@ fn unix_ms(label: &str) -> Option<u64> {
     let mut time = time.split(':').map(|part| part.parse::<i64>().ok());
     let (hour, minute, second) = (time.next()??, time.next()??, time.next()??);
     let milliseconds: i64 = format!("{fraction:0<3}").get(..3)?.parse().ok()?;
+    let in_range = (1970..=9999).contains(&year)
+        && (1..=12).contains(&month)
+        && (1..=31).contains(&day)
+        && (0..24).contains(&hour)
+        && (0..60).contains(&minute)
+        && (0..=60).contains(&second);
+    if !in_range {
+        return None;
+    }
     // Days since 1970-01-01 of the proleptic Gregorian calendar, with the year beginning in March.
     let shifted = if month <= 2 { year - 1 } else { year };
     let day_of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
@@ -149,8 +174,23 @@ fn parse<'a, T: Deserialize<'a>>(raw: &'a RawValue) -> Result<T, serde_json::Err
     serde_json::from_str(raw.get())
 }
 
-fn text_of(raw: &RawValue) -> Result<String, String> {
-    parse(raw).map_err(|e| e.to_string())
+fn text_of(name: &str, raw: &RawValue) -> Result<String, String> {
+    parse(raw).map_err(|_| format!("its {name:?} is not a text"))
+}
+
+/// What is wrong with a JSON text, without the values that the reader's own words repeat.
+fn fault(error: &serde_json::Error) -> String {
+    let what = match error.classify() {
+        serde_json::error::Category::Data => "another type than expected",
+        serde_json::error::Category::Syntax => "not JSON",
+        serde_json::error::Category::Eof | serde_json::error::Category::Io => "cut short",
+    };
+    format!("{what} at line {} column {}", error.line(), error.column())
+}
+
+/// Enough of a name that ought to be a short one.
+fn cut(text: &str) -> &str {
+    &text[..text.floor_char_boundary(64)]
 }
 
 /// The identity's spelling differs: AWS documents `principalId` and sends `PrincipalId` in some interfaces.
@@ -161,22 +201,28 @@ fn is_ttl(identity: &RawValue) -> bool {
                 key.eq_ignore_ascii_case(name) && value.as_str().is_some_and(|v| v.eq_ignore_ascii_case(expected))
             })
         };
-        is("type", "Service") && is("principalId", "dynamodb.amazonaws.com")
+        is("type", "Service") && is("principalId", TTL_PRINCIPAL)
     })
 }
 
+/// Lists and maps within each other past which an attribute is not read: DynamoDB itself allows 32, and a text of
+/// nothing but brackets must not exhaust the stack.
+const DEEPEST: usize = 64;
+
 fn decode(name: &str, raw: &RawValue) -> Result<Attribute, AttributeError> {
-    attribute(raw).map_err(|reason| AttributeError::Attribute { name: name.to_owned(), reason })
+    attribute(raw, DEEPEST).map_err(|reason| AttributeError::Attribute { name: name.to_owned(), reason })
 }
 
-fn attribute(raw: &RawValue) -> Result<Attribute, String> {
-    let typed: BTreeMap<&str, &RawValue> = parse(raw).map_err(|e| e.to_string())?;
+fn attribute(raw: &RawValue, levels: usize) -> Result<Attribute, String> {
+    let Some(levels) = levels.checked_sub(1) else { return Err("it is nested too deeply".to_owned()) };
+    let typed: BTreeMap<&str, &RawValue> =
+        parse(raw).map_err(|_| "an attribute is an object of one type and its value".to_owned())?;
     let mut entries = typed.into_iter();
     let (Some((kind, value)), None) = (entries.next(), entries.next()) else {
         return Err("an attribute has exactly one type".to_owned());
     };
-    let failed = |e: serde_json::Error| format!("{kind}: {e}");
-    let bytes = |text: String| STANDARD.decode(text).map_err(|e| format!("{kind}: {e}"));
+    let failed = |e: serde_json::Error| format!("{:?}: {}", cut(kind), fault(&e));
+    let bytes = |text: String| STANDARD.decode(text).map_err(|_| format!("{:?}: not base64", cut(kind)));
     Ok(match kind {
         "S" => Attribute::S(parse(value).map_err(failed)?),
         "N" => Attribute::N(parse(value).map_err(failed)?),
@@ -185,11 +231,13 @@ fn attribute(raw: &RawValue) -> Result<Attribute, String> {
         "NULL" => Attribute::Null,
         "L" => {
             let items: Vec<&RawValue> = parse(value).map_err(failed)?;
-            Attribute::L(items.into_iter().map(attribute).collect::<Result<_, _>>()?)
+            Attribute::L(items.into_iter().map(|item| attribute(item, levels)).collect::<Result<_, _>>()?)
         }
         "M" => {
             let items: BTreeMap<String, &RawValue> = parse(value).map_err(failed)?;
-            Attribute::M(items.into_iter().map(|(k, v)| attribute(v).map(|v| (k, v))).collect::<Result<_, _>>()?)
+            Attribute::M(
+                items.into_iter().map(|(k, v)| attribute(v, levels).map(|v| (k, v))).collect::<Result<_, _>>()?,
+            )
         }
         "SS" => Attribute::Ss(parse(value).map_err(failed)?),
         "NS" => Attribute::Ns(parse(value).map_err(failed)?),
@@ -197,7 +245,7 @@ fn attribute(raw: &RawValue) -> Result<Attribute, String> {
             let items: Vec<String> = parse(value).map_err(failed)?;
             Attribute::Bs(items.into_iter().map(bytes).collect::<Result<BTreeSet<_>, _>>()?)
         }
-        other => return Err(format!("{other:?} is not one of DynamoDB's attribute types")),
+        other => return Err(format!("{:?} is not one of DynamoDB's attribute types", cut(other))),
     })
 }
 
@@ -221,7 +269,7 @@ impl<'de> Visitor<'de> for Pick<'_> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
         let mut found = vec![None; self.0.len()];
-        while let Some(name) = map.next_key::<std::borrow::Cow<'de, str>>()? {
+        while let Some(name) = map.next_key::<Cow<'de, str>>()? {
             match self.0.iter().zip(&mut found).find(|(wanted, _)| **wanted == name) {
                 Some((_, place)) => *place = Some(map.next_value()?),
                 None => {
@@ -270,15 +318,37 @@ mod tests {
             (r#"{"SequenceNumber":"7"}"#, "Keys"),
             (r#"{"Keys":{}}"#, "SequenceNumber"),
             (r#"{"Keys":{},"SequenceNumber":""}"#, "40 decimal digits"),
-            (r#"{"Keys":{},"SequenceNumber":7}"#, "string"),
+            (r#"{"Keys":{},"SequenceNumber":7}"#, "not a text"),
             ("[]", "not an object"),
         ] {
             let error = record_from_json(&raw(&event(change))).unwrap_err();
             assert!(error.reason.contains(reason), "{change}: {error}");
             assert_eq!(error.table.as_deref(), Some("products"));
         }
-        let error = record_from_json(&raw(r#"{"dynamodb":{"SequenceNumber":"7"}}"#)).unwrap_err();
+        let text = r#"{"dynamodb":{"SequenceNumber":"7"}, "eventSourceARN": 5}"#;
+        let error = record_from_json(&raw(text)).unwrap_err();
         assert_eq!(error.sequence, Some("7".parse().unwrap()));
+        assert_eq!(error.content.as_ref().map(RawRecord::get), Some(text));
+    }
+
+    #[test]
+    fn no_reason_repeats_a_value() {
+        let image = |attribute: &str| JsonImage(raw(&format!(r#"{{"a":{attribute}}}"#))).all().unwrap_err().to_string();
+        for attribute in [
+            r#"{"N":["hush"]}"#,
+            r#"{"L":"hush"}"#,
+            r#"{"M":{"x":{"BOOL":"hush"}}}"#,
+            r#"{"B":"hush!"}"#,
+            r#"{"BS":["hush!"]}"#,
+            r#""hush""#,
+        ] {
+            let reason = image(attribute);
+            assert!(reason.contains("\"a\"") && !reason.contains("hush"), "{reason}");
+        }
+        for change in [r#"{"Keys":{},"SequenceNumber":["hush"]}"#, r#""hush""#] {
+            let error = record_from_json(&raw(&event(change))).unwrap_err();
+            assert!(!format!("{error} {error:?}").contains("hush"), "{error:?}");
+        }
     }
 
     #[test]

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
 /// A record's place in its stream: an unsigned number of up to 40 decimal digits (133 bits).
 ///
 /// Compared as a number, never as text. Comparable within one stream only.
@@ -84,6 +86,19 @@ impl fmt::Display for SequenceNumber {
 impl fmt::Debug for SequenceNumber {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "SequenceNumber({self})")
+    }
+}
+
+/// As the text of its digits: no reader of JSON keeps so many of a number.
+impl Serialize for SequenceNumber {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for SequenceNumber {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
     }
 }
 

@@ -1,6 +1,7 @@
 //! Who asks a ring shard: the seam behind which passwords stand still, are rotated, or are signed anew.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -34,4 +35,43 @@ pub trait Credentials: fmt::Debug + Send + Sync {
 
     /// Is told that a server refused the last login: what is kept of it is to be forgotten.
     fn refused(&self);
+}
+
+/// The longest that one login is waited for; nobody's command waits with it.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Where the logins of a ring shard's connections come from.
+#[derive(Clone, Debug)]
+pub(super) enum Access {
+    /// Nobody is asked for.
+    Open,
+    /// The configuration's.
+    Fixed(Login),
+    /// Asked for every time.
+    Asked(Arc<dyn Credentials>),
+}
+
+impl Access {
+    /// A login for a connection that is about to be made, or renewed.
+    pub(super) async fn login(&self) -> Result<Option<Login>, NoLogin> {
+        match self {
+            Access::Open => Ok(None),
+            Access::Fixed(login) => Ok(Some(login.clone())),
+            Access::Asked(credentials) => match tokio::time::timeout(PATIENCE, credentials.login()).await {
+                Ok(login) => login.map(Some),
+                Err(_) => Err(NoLogin(format!("their source did not answer within {} s", PATIENCE.as_secs()))),
+            },
+        }
+    }
+
+    /// Notes that a server refused a login; tells whether another one may be better.
+    pub(super) fn refused(&self) -> bool {
+        match self {
+            Access::Open | Access::Fixed(_) => false,
+            Access::Asked(credentials) => {
+                credentials.refused();
+                true
+            }
+        }
+    }
 }

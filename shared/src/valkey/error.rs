@@ -54,6 +54,8 @@ impl ShardError {
                     | "MISCONF"
                     | "NOREPLICAS"
                     | "TRYAGAIN"
+                    | "MOVED"
+                    | "ASK"
                     | "CLUSTERDOWN"
                     | "UNKILLABLE"
                     | NO_SCRIPT

@@ -1,11 +1,13 @@
 //! Walking over a ring shard's keys: flushing, auditing and what the demo shows.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use redis::{Cmd, Value};
 
+use super::link::{Links, Live};
 use super::reply::Fields;
-use super::{Shard, ShardError};
+use super::{Reach, Shard, ShardError};
 
 /// Names that one page of a walk looks at, about.
 const PAGE: usize = 250;
@@ -18,23 +20,39 @@ impl Shard {
     /// between pages; returns how many names were unlinked.
     ///
     /// An empty prefix stands for everything that the server holds. Locks go first, so that no lease that was taken
-    /// before the call can store anything after it; waiters are not told and find out by their own deadlines.
+    /// before the call can store anything after it; waiters are not told and find out by their own deadlines. In a
+    /// cluster every master is walked over, and once more where slots have moved in the meantime.
     ///
     /// # Errors
     /// [`ShardError`]: a part was flushed, and the whole is to be tried again.
     pub async fn flush(&self, prefix: &str, pause: Duration) -> Result<u64, ShardError> {
-        let locks = self.walk(&format!("{LOCKS}*{}*", escaped(prefix)), |name| is_lock_of(name, prefix), pause).await?;
-        let entries = self.walk(&format!("{}*", escaped(prefix)), |_| true, pause).await?;
-        Ok(locks + entries)
+        let patterns = [format!("{LOCKS}*{}*", escaped(prefix)), format!("{}*", escaped(prefix))];
+        let [locks, entries] = &patterns;
+        match &*self.reach {
+            Reach::One(links) => {
+                let wanted = |name: &[u8]| is_lock_of(name, prefix);
+                Ok(self.unlink(links, locks, wanted, pause).await?
+                    + self.unlink(links, entries, |_| true, pause).await?)
+            }
+            #[cfg(feature = "cluster")]
+            Reach::Cluster(cluster) => {
+                let locks = cluster.unlink(locks, |name| is_lock_of(name, prefix), pause).await?;
+                Ok(locks + cluster.unlink(entries, |_| true, pause).await?)
+            }
+        }
     }
 
-    /// Unlinks what matches; over one connection, because a cursor means nothing to another server.
-    async fn walk(&self, pattern: &str, wanted: impl Fn(&[u8]) -> bool, pause: Duration) -> Result<u64, ShardError> {
-        let live = self.links.live()?;
+    /// Unlinks what matches.
+    async fn unlink(
+        &self,
+        links: &Links,
+        pattern: &str,
+        wanted: impl Fn(&[u8]) -> bool,
+        pause: Duration,
+    ) -> Result<u64, ShardError> {
         let mut unlinked = 0;
-        let mut cursor = b"0".to_vec();
-        loop {
-            let (next, names) = self.page(self.links.send_by(&live, &scan(&cursor, pattern)).await?)?;
+        let mut walk = Walk::new(links, pattern, pause)?;
+        while let Some(names) = walk.next().await? {
             let mut unlink = redis::cmd("UNLINK");
             let mut any = false;
             for name in names.iter().filter(|name| wanted(name)) {
@@ -42,18 +60,14 @@ impl Shard {
                 any = true;
             }
             if any {
-                match self.links.send_by(&live, &unlink).await? {
+                match links.send_by(&walk.live, &unlink).await? {
                     Value::Int(count) => unlinked += u64::try_from(count).unwrap_or_default(),
-                    Value::ServerError(error) => return Err(self.links.rejected(&error)),
+                    Value::ServerError(error) => return Err(links.rejected(&error)),
                     _ => return Err(ShardError::unexpected(self.name(), "UNLINK")),
                 }
             }
-            if next == b"0" {
-                return Ok(unlinked);
-            }
-            cursor = next;
-            tokio::time::sleep(pause).await;
         }
+        Ok(unlinked)
     }
 
     /// Lists the names that begin with `prefix`, in no order, each at least once; those that are not UTF-8 are left
@@ -62,68 +76,113 @@ impl Shard {
     /// # Errors
     /// [`ShardError`].
     pub async fn keys(&self, prefix: &str) -> Result<Vec<String>, ShardError> {
-        let live = self.links.live()?;
         let pattern = format!("{}*", escaped(prefix));
         let mut found = Vec::new();
-        let mut cursor = b"0".to_vec();
-        loop {
-            let (next, names) = self.page(self.links.send_by(&live, &scan(&cursor, &pattern)).await?)?;
-            found.extend(names.into_iter().filter_map(|name| String::from_utf8(name).ok()));
-            if next == b"0" {
-                return Ok(found);
+        match &*self.reach {
+            Reach::One(links) => {
+                let mut walk = Walk::new(links, &pattern, Duration::ZERO)?;
+                while let Some(names) = walk.next().await? {
+                    found.extend(names);
+                }
             }
-            cursor = next;
+            #[cfg(feature = "cluster")]
+            Reach::Cluster(cluster) => found.extend(cluster.names(&pattern).await?),
         }
+        Ok(found.into_iter().filter_map(|name| String::from_utf8(name).ok()).collect())
     }
 
-    fn page(&self, answer: Value) -> Result<(Vec<u8>, Vec<Vec<u8>>), ShardError> {
-        if let Value::ServerError(error) = &answer {
-            return Err(self.links.rejected(error));
-        }
-        Fields::of(answer)
-            .and_then(|mut fields| Some((fields.bytes()?.to_vec(), fields.list()?)))
-            .ok_or_else(|| ShardError::unexpected(self.name(), "SCAN"))
-    }
-
-    /// Counts the names that the server holds, of entries, locks and others.
+    /// Counts the names that the server holds, of entries, locks and others; in a cluster, those of all masters.
     ///
     /// # Errors
     /// [`ShardError`].
     pub async fn dbsize(&self) -> Result<u64, ShardError> {
-        match self.links.ask(&redis::cmd("DBSIZE")).await? {
+        let count = |answer| match answer {
             Value::Int(count) => Ok(u64::try_from(count).unwrap_or_default()),
             _ => Err(ShardError::unexpected(self.name(), "DBSIZE")),
-        }
+        };
+        self.ask_all(&redis::cmd("DBSIZE")).await?.into_iter().map(count).sum()
     }
 
-    /// Asks for a sign of life.
+    /// Asks for a sign of life, of every master of a cluster.
     ///
     /// # Errors
     /// [`ShardError`].
     pub async fn ping(&self) -> Result<(), ShardError> {
-        self.links.ask(&redis::cmd("PING")).await.map(drop)
+        self.ask_all(&redis::cmd("PING")).await.map(drop)
     }
 
-    /// Asks for the server's run id, which is new for every start of it.
+    /// Asks for the server's run id, which is new for every start of it; for those of all masters of a cluster, sorted
+    /// and with commas between them.
     ///
     /// # Errors
     /// [`ShardError`].
     pub async fn run_id(&self) -> Result<String, ShardError> {
         let info = self.info("server").await?;
-        let id = info.lines().find_map(|line| line.strip_prefix("run_id:"));
-        id.map(|id| id.trim().to_owned()).ok_or_else(|| ShardError::unexpected(self.name(), "INFO"))
+        let mut ids: Vec<_> = info.lines().filter_map(|line| line.strip_prefix("run_id:")).map(str::trim).collect();
+        if ids.is_empty() {
+            return Err(ShardError::unexpected(self.name(), "INFO"));
+        }
+        ids.sort_unstable();
+        Ok(ids.join(","))
     }
 
-    /// Asks for one section of the server's `INFO`, as it is.
+    /// Asks for one section of the server's `INFO`, as it is; of all masters of a cluster, one after another.
     ///
     /// # Errors
     /// [`ShardError`].
     pub async fn info(&self, section: &str) -> Result<String, ShardError> {
-        match self.links.ask(redis::cmd("INFO").arg(section)).await? {
+        let text = |answer| match answer {
             Value::VerbatimString { text, .. } => Ok(text),
             Value::BulkString(bytes) => Ok(String::from_utf8_lossy(&bytes).into_owned()),
             _ => Err(ShardError::unexpected(self.name(), "INFO")),
+        };
+        self.ask_all(redis::cmd("INFO").arg(section)).await?.into_iter().map(text).collect()
+    }
+
+    /// Asks every server the same.
+    async fn ask_all(&self, command: &Cmd) -> Result<Vec<Value>, ShardError> {
+        match &*self.reach {
+            Reach::One(links) => Ok(vec![links.ask(command).await?]),
+            #[cfg(feature = "cluster")]
+            Reach::Cluster(cluster) => cluster.ask_all(command).await,
         }
+    }
+}
+
+/// Looks at all names of one server that match a pattern; over one connection, because a cursor means nothing to
+/// another server.
+pub(super) struct Walk<'a> {
+    links: &'a Links,
+    pub(super) live: Arc<Live>,
+    pattern: &'a str,
+    pause: Duration,
+    /// `None` before the first page; then the next page's, `0` at the end.
+    cursor: Option<Vec<u8>>,
+}
+
+impl<'a> Walk<'a> {
+    pub(super) fn new(links: &'a Links, pattern: &'a str, pause: Duration) -> Result<Self, ShardError> {
+        Ok(Self { links, live: links.live()?, pattern, pause, cursor: None })
+    }
+
+    /// The next page of names; `None` after the last one.
+    pub(super) async fn next(&mut self) -> Result<Option<Vec<Vec<u8>>>, ShardError> {
+        let cursor = match &self.cursor {
+            None => &b"0"[..],
+            Some(cursor) if cursor == b"0" => return Ok(None),
+            Some(cursor) => {
+                tokio::time::sleep(self.pause).await;
+                cursor
+            }
+        };
+        let answer = self.links.send_by(&self.live, &scan(cursor, self.pattern)).await?;
+        if let Value::ServerError(error) = &answer {
+            return Err(self.links.rejected(error));
+        }
+        let page = Fields::of(answer).and_then(|mut fields| Some((fields.bytes()?.to_vec(), fields.list()?)));
+        let (cursor, names) = page.ok_or_else(|| ShardError::unexpected(self.links.name(), "SCAN"))?;
+        self.cursor = Some(cursor);
+        Ok(Some(names))
     }
 }
 

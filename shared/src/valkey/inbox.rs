@@ -10,11 +10,14 @@ use tokio::sync::mpsc::{self, error::TrySendError};
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
-use super::Shard;
-use super::dial::{Backoff, Outage, reason_of};
-use super::link::Dialer;
+#[cfg(feature = "cluster")]
+use super::cluster::Members;
+use super::dial::{Backoff, Failure, Outage};
+use super::dialer::{Dialed, Dialer};
 use super::notice::Notice;
+use super::{Reach, Shard};
 use crate::metrics::{INBOX_UNREADABLE, RING_SHARD};
+use crate::ring::ShardName;
 
 /// Messages and events that may wait for whoever reads them.
 const QUEUE: usize = 4096;
@@ -66,22 +69,38 @@ impl Shard {
     pub fn inbox(&self, channel: &str) -> Inbox {
         let channel: Arc<str> = channel.into();
         let (sender, events) = mpsc::channel(QUEUE);
+        let server = match &*self.reach {
+            Reach::One(links) => Server::One(links.dialer().clone()),
+            #[cfg(feature = "cluster")]
+            Reach::Cluster(cluster) => Server::Any(cluster.members()),
+        };
         let subscription =
-            Subscription { dialer: self.links.dialer().clone(), channel: channel.clone(), events: sender };
+            Subscription { shard: self.name().clone(), server, channel: channel.clone(), events: sender };
         let task = tokio::spawn(subscription.run()).abort_handle();
         Inbox { channel, events, task }
     }
 }
 
 struct Subscription {
-    dialer: Arc<Dialer>,
+    shard: ShardName,
+    server: Server,
     channel: Arc<str>,
     events: mpsc::Sender<InboxEvent>,
 }
 
+/// Where to subscribe.
+enum Server {
+    One(Arc<Dialer>),
+    /// What is published on one member of a cluster reaches all of them.
+    #[cfg(feature = "cluster")]
+    Any(Members),
+}
+
 /// One connection of a subscription.
 struct Session {
+    dialer: Arc<Dialer>,
     connection: MultiplexedConnection,
+    renew_within: Option<Duration>,
     pushes: mpsc::Receiver<PushInfo>,
     overflown: Arc<AtomicBool>,
 }
@@ -89,10 +108,21 @@ struct Session {
 /// Nobody reads the events any more.
 struct Unread;
 
+impl Server {
+    /// Whether what is published still reaches a subscription to that server.
+    fn has(&self, dialer: &Arc<Dialer>) -> bool {
+        match self {
+            Server::One(one) => Arc::ptr_eq(one, dialer),
+            #[cfg(feature = "cluster")]
+            Server::Any(members) => members.has(dialer),
+        }
+    }
+}
+
 impl Subscription {
     async fn run(self) {
         let mut backoff = Backoff::default();
-        let mut outage = Outage::new(self.dialer.name.clone(), "inbox");
+        let mut outage = Outage::new(self.shard.clone(), String::new(), "inbox");
         loop {
             match self.subscribe().await {
                 Ok(session) => {
@@ -105,18 +135,23 @@ impl Subscription {
                     if ended.is_err() || self.events.send(InboxEvent::Down).await.is_err() {
                         return;
                     }
-                    outage.failed("the connection was lost");
+                    outage.failed("the subscription was lost");
                     if since.elapsed() >= Duration::from_secs(1) {
                         backoff.reset();
                     }
                 }
-                Err(error) => outage.failed(&reason_of(&error).0),
+                Err(failure) => outage.failed(&failure.reason),
             }
             tokio::time::sleep(backoff.next()).await;
         }
     }
 
-    async fn subscribe(&self) -> redis::RedisResult<Session> {
+    async fn subscribe(&self) -> Result<Session, Failure> {
+        let dialer = match &self.server {
+            Server::One(dialer) => dialer.clone(),
+            #[cfg(feature = "cluster")]
+            Server::Any(members) => members.any_dialer().ok_or_else(Failure::without_server)?,
+        };
         let (sender, pushes) = mpsc::channel(QUEUE);
         let overflown = Arc::new(AtomicBool::new(false));
         let full = overflown.clone();
@@ -126,18 +161,30 @@ impl Subscription {
                 full.store(true, Ordering::Release);
             }
         };
-        let mut connection = self.dialer.dial(on_push).await?;
-        connection.subscribe(&*self.channel).await?;
-        Ok(Session { connection, pushes, overflown })
+        let Dialed { mut connection, renew_within } = dialer.dial(on_push).await?;
+        connection.subscribe(&*self.channel).await.map_err(|error| Failure::of(&error))?;
+        Ok(Session { dialer, connection, renew_within, pushes, overflown })
     }
 
     /// Passes on what is published until the connection is lost.
     async fn read(&self, mut session: Session) -> Result<(), Unread> {
+        let renewal = session.dialer.renew(session.connection.clone(), session.renew_within);
+        tokio::pin!(renewal);
         loop {
-            let push = match tokio::time::timeout(CHECK, session.pushes.recv()).await {
+            let next = tokio::select! {
+                next = tokio::time::timeout(CHECK, session.pushes.recv()) => next,
+                reason = &mut renewal => {
+                    tracing::warn!(shard = %self.shard, channel = &*self.channel, %reason, "inbox subscribes again");
+                    return Ok(());
+                }
+            };
+            let push = match next {
                 Ok(Some(push)) => push,
                 Ok(None) => return Ok(()),
                 Err(_) => {
+                    if !self.server.has(&session.dialer) {
+                        return Ok(());
+                    }
                     if session.connection.send_packed_command(&redis::cmd("PING")).await.is_err() {
                         return Ok(());
                     }
@@ -167,7 +214,7 @@ impl Subscription {
         };
         let notice = Notice::parse(&payload);
         if notice.is_none() {
-            let shard = &self.dialer.name;
+            let shard = &self.shard;
             metrics::counter!(INBOX_UNREADABLE, RING_SHARD => shard.to_string()).increment(1);
             tracing::warn!(%shard, channel = &*self.channel, length = payload.len(), "unreadable message in an inbox");
         }

@@ -14,7 +14,7 @@ use crate::version::Version;
 /// What asks for the right to fill an entry.
 #[derive(Clone, Copy, Debug)]
 pub struct LeaseRequest<'a> {
-    /// The attempt's token; the same one may be sent again after a time-out.
+    /// The attempt's token; never one that was sent before, not even after a time-out.
     pub token: Token,
     /// How long the lease lives without being extended.
     pub ttl: Duration,
@@ -100,7 +100,7 @@ impl Shard {
     pub async fn lease(&self, key: &CacheKey, request: &LeaseRequest<'_>) -> Result<LeaseReply, ShardError> {
         let lock = key.lock();
         let inbox = request.inbox.filter(|inbox| inbox.len() <= usize::from(u8::MAX)).unwrap_or_default();
-        let answer = self.links.run(&script::LEASE, |command| {
+        let answer = self.run(key, &script::LEASE, |command| {
             names(command, key, &lock);
             command.arg(request.token.as_bytes()).arg(millis(request.ttl)).arg(inbox).arg(request.refresh_before_ms);
         });
@@ -126,7 +126,7 @@ impl Shard {
     /// [`ShardError`].
     pub async fn extend(&self, key: &CacheKey, token: &Token, ttl: Duration) -> Result<bool, ShardError> {
         let lock = key.lock();
-        let answer = self.links.run(&script::EXTEND, |command| {
+        let answer = self.run(key, &script::EXTEND, |command| {
             names(command, key, &lock);
             command.arg(token.as_bytes()).arg(millis(ttl));
         });
@@ -139,7 +139,7 @@ impl Shard {
     /// [`ShardError`]; after a time-out it may have been stored, and then asking again finds the lease gone.
     pub async fn fill(&self, key: &CacheKey, fill: &Fill) -> Result<FillReply, ShardError> {
         let lock = key.lock();
-        let answer = self.links.run(&script::FILL, |command| {
+        let answer = self.run(key, &script::FILL, |command| {
             names(command, key, &lock);
             command.arg(fill.token.as_bytes()).arg(fill.version.as_bytes()).arg(fill.proven.as_bytes());
             command.arg(millis(fill.ttl)).arg(&fill.entry[..]).arg(fill.inline_max);
@@ -166,7 +166,7 @@ impl Shard {
             Release::Retry => ("V", ""),
             Release::Failed(reason) => ("R", &reason[..reason.floor_char_boundary(REASON_MAX)]),
         };
-        let answer = self.links.run(&script::RELEASE, |command| {
+        let answer = self.run(key, &script::RELEASE, |command| {
             names(command, key, &lock);
             command.arg(token.as_bytes()).arg(kind).arg(reason);
         });

@@ -6,19 +6,16 @@ use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Client, Cmd, PushInfo, PushKind, RedisResult, Value};
-use tokio::sync::{Notify, watch};
+use redis::{Cmd, PushInfo, PushKind, RedisResult, Value};
+use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
-use super::dial::{Backoff, Outage, reason_of};
+use super::dial::{Backoff, Failure, Outage};
+use super::dialer::{Dialed, Dialer};
 use super::error::ShardError;
-use crate::config;
-use crate::metrics::{REASON, RING_SHARD, SHARD_CONNECTS, SHARD_ERRORS, SHARD_UP};
+use crate::metrics::{REASON, RING_SHARD, SHARD_CONNECTS, SHARD_ERRORS};
 use crate::ring::ShardName;
-
-/// Commands that may queue for a connection's task before callers wait.
-const QUEUE: usize = 1024;
 
 /// Time-outs without an answer between them after which a connection is replaced: a stopped server never closes it.
 const TIMEOUTS_IN_A_ROW: u32 = 3;
@@ -34,22 +31,6 @@ pub(super) struct Links {
     tasks: Vec<AbortHandle>,
 }
 
-/// How connections are made, and what is known about them.
-pub(super) struct Dialer {
-    pub(super) name: ShardName,
-    pub(super) client: Client,
-    pub(super) command_timeout: Duration,
-    connect_timeout: Duration,
-    status: watch::Sender<Status>,
-}
-
-#[derive(Clone)]
-struct Status {
-    up: usize,
-    reason: Arc<str>,
-    hopeless: bool,
-}
-
 /// Where a connection is while it lives.
 #[derive(Default)]
 struct Slot(ArcSwapOption<Live>);
@@ -62,15 +43,9 @@ pub(super) struct Live {
 }
 
 impl Links {
-    pub(super) fn new(name: ShardName, client: Client, options: &config::Valkey) -> Self {
-        let dialer = Arc::new(Dialer {
-            name,
-            client,
-            command_timeout: options.command_timeout,
-            connect_timeout: options.connect_timeout,
-            status: watch::Sender::new(Status { up: 0, reason: "not connected yet".into(), hopeless: false }),
-        });
-        let slots: Box<[Arc<Slot>]> = (0..options.connections.max(1)).map(|_| Arc::default()).collect();
+    pub(super) fn new(dialer: Dialer, connections: usize) -> Self {
+        let dialer = Arc::new(dialer);
+        let slots: Box<[Arc<Slot>]> = (0..connections.max(1)).map(|_| Arc::default()).collect();
         let tasks = slots.iter().map(|slot| tokio::spawn(keep(dialer.clone(), slot.clone())).abort_handle()).collect();
         Self { dialer, slots, turn: AtomicUsize::new(0), tasks }
     }
@@ -84,12 +59,13 @@ impl Links {
     }
 
     pub(super) async fn ready(&self, within: Duration) -> Result<(), ShardError> {
-        let mut status = self.dialer.status.subscribe();
-        let known = tokio::time::timeout(within, status.wait_for(|status| status.up > 0 || status.hopeless)).await;
-        match known {
-            Ok(Ok(status)) if status.up > 0 => Ok(()),
-            Ok(_) | Err(_) => Err(self.unavailable()),
-        }
+        if self.dialer.ready(within).await { Ok(()) } else { Err(self.unavailable()) }
+    }
+
+    /// Whether any connection lives.
+    #[cfg(feature = "cluster")]
+    pub(super) fn is_up(&self) -> bool {
+        self.dialer.status.borrow().is_up()
     }
 
     /// Picks a connection, in turns where there are several.
@@ -151,10 +127,10 @@ impl Links {
     }
 
     /// Makes an error of a server's answer. Behind a name that moves to the new primary, a read-only server is the
-    /// old one, so its connection is made anew.
+    /// old one, so its connection is made anew; and so is one whose login has come to its end.
     pub(super) fn rejected(&self, error: &redis::ServerError) -> ShardError {
         let error = ShardError::answered(self.name(), error);
-        if matches!(&error, ShardError::Rejected { code, .. } if &**code == "READONLY") {
+        if matches!(&error, ShardError::Rejected { code, .. } if matches!(&**code, "READONLY" | "NOAUTH")) {
             for live in self.slots.iter().filter_map(|slot| slot.0.load_full()) {
                 live.lost.notify_one();
             }
@@ -181,33 +157,10 @@ impl Drop for Links {
     }
 }
 
-impl Dialer {
-    /// Makes one connection; `on_push` hears of its loss and of what is published to it.
-    pub(super) async fn dial(
-        &self,
-        on_push: impl Fn(PushInfo) + Send + Sync + 'static,
-    ) -> RedisResult<MultiplexedConnection> {
-        let config = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(self.connect_timeout))
-            .set_response_timeout(Some(self.command_timeout))
-            .set_pipeline_buffer_size(QUEUE)
-            .set_push_sender(move |push| {
-                on_push(push);
-                Ok::<(), redis::aio::SendError>(())
-            });
-        self.client.get_multiplexed_async_connection_with_config(&config).await
-    }
-
-    fn gauge(&self) {
-        let up = if self.status.borrow().up > 0 { 1.0 } else { 0.0 };
-        metrics::gauge!(SHARD_UP, RING_SHARD => self.name.to_string()).set(up);
-    }
-}
-
 /// Keeps one slot filled for as long as the task lives.
 async fn keep(dialer: Arc<Dialer>, slot: Arc<Slot>) {
     let mut backoff = Backoff::default();
-    let mut outage = Outage::new(dialer.name.clone(), "connection");
+    let mut outage = Outage::new(dialer.name.clone(), dialer.endpoint.address(), "connection");
     loop {
         let lost = Arc::new(Notify::new());
         let noticed = lost.clone();
@@ -217,36 +170,34 @@ async fn keep(dialer: Arc<Dialer>, slot: Arc<Slot>) {
             }
         };
         match dialer.dial(on_push).await {
-            Ok(connection) => {
+            Ok(Dialed { connection, renew_within }) => {
                 let since = Instant::now();
-                let live = Live { connection, timeouts: AtomicU32::new(0), lost: lost.clone() };
+                let live = Live { connection: connection.clone(), timeouts: AtomicU32::new(0), lost: lost.clone() };
                 slot.0.store(Some(Arc::new(live)));
-                dialer.status.send_modify(|status| {
+                outage.over();
+                metrics::counter!(SHARD_CONNECTS, RING_SHARD => dialer.name.to_string()).increment(1);
+                dialer.note(|status| {
                     status.up += 1;
                     status.hopeless = false;
                 });
-                outage.over();
-                metrics::counter!(SHARD_CONNECTS, RING_SHARD => dialer.name.to_string()).increment(1);
-                dialer.gauge();
 
-                lost.notified().await;
+                let reason: Arc<str> = tokio::select! {
+                    () = lost.notified() => "the connection was lost".into(),
+                    reason = dialer.renew(connection, renew_within) => reason,
+                };
                 slot.0.store(None);
-                let reason: Arc<str> = "the connection was lost".into();
                 outage.failed(&reason);
-                dialer.status.send_modify(|status| {
+                dialer.note(|status| {
                     status.up -= 1;
                     status.reason = reason;
                 });
-                dialer.gauge();
                 if since.elapsed() >= PROVEN {
                     backoff.reset();
                 }
             }
-            Err(error) => {
-                let (reason, hopeless) = reason_of(&error);
+            Err(Failure { reason, hopeless, .. }) => {
                 outage.failed(&reason);
-                dialer.gauge();
-                dialer.status.send_modify(|status| {
+                dialer.note(|status| {
                     status.reason = reason;
                     status.hopeless = hopeless;
                 });

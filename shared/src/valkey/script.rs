@@ -15,8 +15,9 @@ pub(super) struct Script {
 }
 
 macro_rules! scripts {
-    ($($name:ident = $file:literal from [$($part:literal),*];)*) => {
+    ($($(#[$meta:meta])* $name:ident = $file:literal from [$($part:literal),*];)*) => {
         $(
+            $(#[$meta])*
             pub(super) static $name: Script = {
                 const SOURCE: &str =
                     concat!($(include_str!(concat!("scripts/", $part, ".lua")), "\n",)* include_str!(concat!("scripts/", $file, ".lua")));
@@ -41,12 +42,24 @@ scripts! {
     INVALIDATE_SET = "invalidate_set" from ["lock"];
     INVALIDATE_LOOP = "invalidate_loop" from ["version", "entry", "lock", "invalidate"];
     REFRESH = "refresh" from ["version", "entry", "lock", "invalidate"];
+    #[cfg_attr(not(feature = "cluster"), allow(dead_code))]
+    VOID = "void" from ["lock"];
+    #[cfg_attr(not(feature = "cluster"), allow(dead_code))]
+    DROP = "drop" from ["version", "entry"];
 }
 
 impl Script {
     /// What it is called in errors.
     pub(super) fn name(&self) -> &'static str {
         self.name
+    }
+
+    /// Makes the command that brings it along.
+    #[cfg(feature = "cluster")]
+    pub(super) fn load(&self) -> Cmd {
+        let mut command = redis::cmd("SCRIPT");
+        command.arg("LOAD").arg(self.source);
+        command
     }
 
     /// Makes a call of it; `rest` adds the number of keys, the keys and the arguments.

@@ -1,6 +1,9 @@
 //! A Valkey server of a test's own, and short names for what tests make all the time.
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+#[cfg(feature = "cluster")]
+pub mod cluster;
+
 use std::sync::Arc;
 use std::time::Duration;
 

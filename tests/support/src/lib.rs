@@ -1,10 +1,14 @@
 //! Real servers on loopback ports, for the demo and the tests. Each ends with its handle.
 
+mod certificates;
+mod cluster;
 mod dynamodb;
 mod ministack;
 mod process;
 mod valkey;
 
+pub use certificates::Certificates;
+pub use cluster::ValkeyCluster;
 pub use dynamodb::Emulator;
 pub use ministack::Ministack;
 pub use process::{ServerError, free_port};

@@ -4,7 +4,7 @@ use std::process::{Child, Command};
 
 use super::process::{ServerError, end, free_port, launch, signal};
 
-const PROGRAM: &str = "valkey-server";
+pub(crate) const PROGRAM: &str = "valkey-server";
 
 /// A Valkey server on a loopback port of its own; it ends with this handle.
 #[derive(Debug)]

@@ -13,9 +13,11 @@ pub enum LogFormat {
     Json,
 }
 
-/// Begins to log to standard error; `RUST_LOG` chooses levels, `info` without it. Once more is a no-op.
+/// Begins to log to standard error; `RINGTIDE_LOG`, or else `RUST_LOG`, chooses levels, `info` without them. Once more is
+/// a no-op.
 pub(super) fn begin(format: LogFormat) {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let chosen = EnvFilter::try_from_env("RINGTIDE_LOG").or_else(|_| EnvFilter::try_from_default_env());
+    let filter = chosen.unwrap_or_else(|_| EnvFilter::new("info"));
     let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     let begun = match format {
         LogFormat::Text => lines.with_ansi(std::io::stderr().is_terminal()).try_init(),

@@ -24,7 +24,11 @@ impl Run {
     pub(super) async fn run(self) -> std::io::Result<Exit> {
         logging::begin(self.common.log_format);
         let signals = Signals::listen()?;
-        let config = match Config::load(&self.common.config, std::env::vars()) {
+        let loaded = tokio::select! {
+            loaded = self.common.load() => loaded,
+            () = signals.asked() => return Ok(Exit::Ok),
+        };
+        let config = match loaded {
             Ok(config) => config,
             Err(error) => {
                 tracing::error!("{error}");
@@ -34,10 +38,7 @@ impl Run {
         Ok(self.work(config, &signals).await)
     }
 
-    async fn work(self, mut config: Config, signals: &Signals) -> Exit {
-        if let Some(endpoint) = self.common.endpoint_url {
-            config.aws.endpoint_url = Some(endpoint);
-        }
+    async fn work(self, config: Config, signals: &Signals) -> Exit {
         let metrics = match PrometheusBuilder::new().install_recorder() {
             Ok(handle) => Some(handle),
             Err(error) => {

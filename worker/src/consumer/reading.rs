@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use super::Shared;
 use crate::deliver::Delivery;
 use crate::lease::Checkpoint;
+use crate::lease::keeper::Tenure;
 use crate::pace::{Pace, ReadOutcome};
 use crate::stream::policy::{self, AfterGap, Decision};
 use crate::stream::{Page, Position, ShardId, ShardIterator, StreamError};
@@ -41,11 +42,12 @@ pub(super) struct Reader {
     iterator: Option<ShardIterator>,
     /// Up to here everything was handed over.
     position: Checkpoint,
+    tenure: Tenure,
 }
 
 impl Reader {
-    pub(super) fn new(shared: Shared, shard: ShardId, position: Checkpoint, pace: Pace) -> Self {
-        Self { shared, shard, pace, next_read: Instant::now(), iterator: None, position }
+    pub(super) fn new(shared: Shared, shard: ShardId, position: Checkpoint, pace: Pace, tenure: Tenure) -> Self {
+        Self { shared, shard, pace, next_read: Instant::now(), iterator: None, position, tenure }
     }
 
     /// Goes on with the oldest record that is kept.
@@ -103,7 +105,7 @@ impl Reader {
         } else {
             let table = self.shared.table.to_string();
             counter!(names::STREAM_RECORDS, names::TABLE => table).increment(records.len() as u64);
-            Some(self.shared.deliver.submit(records).await)
+            Some(self.shared.deliver.submit(records, self.tenure.ends_ms()).await)
         };
         let last = next.is_none();
         self.iterator = next;

@@ -2,9 +2,11 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use metrics::counter;
+use ringtide_core::clock::unix_ms;
 use ringtide_core::metrics as names;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
@@ -29,7 +31,34 @@ pub(crate) struct LeaseKeeper {
     reached: watch::Sender<Checkpoint>,
     orders: mpsc::Sender<Order>,
     lost: CancellationToken,
+    tenure: Tenure,
     task: JoinHandle<()>,
+}
+
+/// Until when nobody else takes a lease, as it was last renewed.
+///
+/// It is what refreshes are bounded by: an image that a worker sends after it was stopped and replaced must not be stored
+/// over what its successor has delivered.
+#[derive(Clone, Debug)]
+pub(crate) struct Tenure(Arc<AtomicU64>);
+
+impl Tenure {
+    fn new(timeout: Duration) -> Self {
+        let tenure = Self(Arc::default());
+        tenure.renewed(timeout);
+        tenure
+    }
+
+    /// Counts from the end of a renewal, and so takes a quarter less: the answer may have been long under way.
+    fn renewed(&self, timeout: Duration) {
+        let time = u64::try_from((timeout * 3 / 4).as_millis()).unwrap_or(u64::MAX);
+        self.0.store(unix_ms().saturating_add(time).max(1), Ordering::Release);
+    }
+
+    /// Tells its end in unix ms.
+    pub(crate) fn ends_ms(&self) -> u64 {
+        self.0.load(Ordering::Acquire)
+    }
 }
 
 /// The lease is not ours any more, or cannot be shown to be.
@@ -48,6 +77,7 @@ struct Keeping {
     held: HeldLease,
     stored: Checkpoint,
     renewed: Instant,
+    tenure: Tenure,
     cadence: Cadence,
     table: Arc<str>,
 }
@@ -59,9 +89,10 @@ impl LeaseKeeper {
         let (orders, taken) = mpsc::channel(1);
         let lost = CancellationToken::new();
         let stored = held.taken_at();
-        let keeping = Keeping { store, held, stored, renewed: Instant::now(), cadence, table };
+        let tenure = Tenure::new(cadence.timeout);
+        let keeping = Keeping { store, held, stored, renewed: Instant::now(), tenure: tenure.clone(), cadence, table };
         let task = tokio::spawn(keeping.run(watched, taken, lost.clone()));
-        Self { reached, orders, lost, task }
+        Self { reached, orders, lost, tenure, task }
     }
 
     /// Tells how far everything is delivered; it is stored at the next checkpoint.
@@ -72,6 +103,11 @@ impl LeaseKeeper {
     /// Resolves once the lease is lost.
     pub(crate) fn lost(&self) -> tokio_util::sync::WaitForCancellationFutureOwned {
         self.lost.clone().cancelled_owned()
+    }
+
+    /// Until when nobody else takes the lease; it moves on with every renewal.
+    pub(crate) fn tenure(&self) -> Tenure {
+        self.tenure.clone()
     }
 
     /// Stores that the stream shard ended, and gives the lease up.
@@ -163,6 +199,7 @@ impl Keeping {
         let outcome = match written {
             Ok(()) => {
                 self.renewed = Instant::now();
+                self.tenure.renewed(self.cadence.timeout);
                 return Ok(());
             }
             Err(LeaseError::Lost(_)) => "lost",

@@ -1,0 +1,9 @@
+//! The wall clock, for what is compared with servers' clocks or written down.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// Tells the time in unix ms; 0 where the clock stands before 1970.
+#[must_use]
+pub fn unix_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}

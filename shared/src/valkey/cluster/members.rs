@@ -1,0 +1,299 @@
+//! Which masters there are: found out in the background, and again whenever one says that something has changed.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use futures_util::future::join_all;
+use redis::{Cmd, Value};
+use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
+
+use super::Kept;
+use super::slots::{Address, Range, SLOTS, read};
+use crate::config;
+use crate::metrics::{RING_SHARD, SHARD_UP};
+use crate::ring::ShardName;
+use crate::valkey::connect::Endpoint;
+use crate::valkey::credentials::Access;
+use crate::valkey::dial::{Backoff, Failure};
+use crate::valkey::dialer::Dialer;
+use crate::valkey::error::ShardError;
+use crate::valkey::link::Links;
+
+/// How often the map of slots is looked at while nobody complains.
+const QUIET: Duration = Duration::from_secs(15);
+
+/// How often it is looked at while a master is away.
+const UNREADY: Duration = Duration::from_millis(500);
+
+/// How long a server that serves no slot is kept connected after a redirection to it.
+const GRACE: Duration = Duration::from_secs(60);
+
+/// No master.
+const NOBODY: u16 = u16::MAX;
+
+/// What a cluster's tasks and callers share.
+pub(super) struct Shared {
+    pub(super) name: ShardName,
+    pub(super) options: config::Valkey,
+    seed: Endpoint,
+    access: Access,
+    map: ArcSwap<Map>,
+    known: Mutex<HashMap<Address, Known>>,
+    /// Why the map could not be asked for, if it could not.
+    failed: watch::Sender<Option<(Arc<str>, bool)>>,
+    /// The map may be out of date, or a connection has come or gone.
+    changed: Arc<Notify>,
+    /// Whom to ask first: the server that a slot has moved to knows it best.
+    hint: Mutex<Option<Address>>,
+}
+
+struct Known {
+    node: Arc<Node>,
+    wanted: Instant,
+}
+
+/// One server, and the connections to it.
+pub(super) struct Node {
+    pub(super) address: Address,
+    pub(super) links: Links,
+}
+
+/// Which master serves which slot.
+pub(super) struct Map {
+    owners: Box<[u16]>,
+    /// The masters that serve slots, in the order of their addresses.
+    pub(super) nodes: Vec<Arc<Node>>,
+    /// Slots that nobody serves.
+    pub(super) missing: usize,
+    /// Redirections name masters by addresses, where connections go by host names.
+    names: HashMap<Address, Address>,
+}
+
+/// Whether every slot's master is connected, or why not.
+pub(super) struct State {
+    pub(super) ready: bool,
+    pub(super) reason: Arc<str>,
+    hopeless: bool,
+}
+
+impl Map {
+    fn empty() -> Self {
+        Self { owners: Box::default(), nodes: Vec::new(), missing: usize::from(SLOTS), names: HashMap::new() }
+    }
+
+    /// The place in `nodes` of a slot's master.
+    pub(super) fn index(&self, slot: u16) -> Option<usize> {
+        self.owners.get(usize::from(slot)).filter(|owner| **owner != NOBODY).map(|owner| usize::from(*owner))
+    }
+}
+
+impl Shared {
+    pub(super) fn new(name: ShardName, seed: Endpoint, access: Access, options: &config::Valkey) -> Self {
+        Self {
+            name,
+            options: options.clone(),
+            seed,
+            access,
+            map: ArcSwap::from_pointee(Map::empty()),
+            known: Mutex::default(),
+            failed: watch::Sender::new(Some(("not connected yet".into(), false))),
+            changed: Arc::default(),
+            hint: Mutex::default(),
+        }
+    }
+
+    pub(super) fn map(&self) -> arc_swap::Guard<Arc<Map>> {
+        self.map.load()
+    }
+
+    /// What is known at this moment, which may be more than at the last look at the map.
+    pub(super) fn state(&self) -> State {
+        let map = self.map();
+        let unready = |reason: Arc<str>, hopeless| State { ready: false, reason, hopeless };
+        if map.nodes.is_empty() {
+            let (reason, hopeless) =
+                self.failed.borrow().clone().unwrap_or_else(|| ("no master serves any slot".into(), false));
+            return unready(reason, hopeless);
+        }
+        for node in &map.nodes {
+            let status = node.links.dialer().status.borrow();
+            if !status.is_up() {
+                return unready(format!("{}: {}", node.address, status.reason).into(), status.hopeless);
+            }
+        }
+        if map.missing > 0 {
+            return unready(format!("{} of {SLOTS} slots are served by nobody", map.missing).into(), false);
+        }
+        State { ready: true, reason: "a connection was lost".into(), hopeless: false }
+    }
+
+    pub(super) async fn ready(&self, within: Duration) -> bool {
+        let mut looked = self.failed.subscribe();
+        let known = async {
+            loop {
+                let state = self.state();
+                if state.ready || state.hopeless || looked.changed().await.is_err() {
+                    return state.ready;
+                }
+            }
+        };
+        tokio::time::timeout(within, known).await.unwrap_or(false)
+    }
+
+    /// Says that the map may be out of date, and who knows better.
+    pub(super) fn look_again(&self, hint: Option<Address>) {
+        if hint.is_some() {
+            *self.hint.lock().unwrap_or_else(PoisonError::into_inner) = hint;
+        }
+        self.changed.notify_one();
+    }
+
+    /// The server at an address, which is connected in the background where it was unknown.
+    pub(super) fn node(&self, address: &Address) -> Arc<Node> {
+        let map = self.map();
+        let address = map.names.get(address).unwrap_or(address);
+        let mut known = self.known();
+        let entry = known.entry(address.clone()).or_insert_with(|| {
+            let endpoint = self.seed.at(&address.host, address.port);
+            let changed = Some(self.changed.clone());
+            let dialer = Dialer::new(self.name.clone(), endpoint, self.access.clone(), &self.options, changed);
+            let links = Links::new(dialer, self.options.connections);
+            let node = Arc::new(Node { address: address.clone(), links });
+            Known { node, wanted: Instant::now() }
+        });
+        entry.wanted = Instant::now();
+        entry.node.clone()
+    }
+
+    /// Finds out who serves what; tells whether that has changed.
+    pub(super) async fn discover(&self) -> Result<bool, Failure> {
+        let ranges = self.ranges().await?;
+        let known: Vec<Address> = self.known().keys().cloned().collect();
+        let mut addresses: Vec<&Address> = ranges.iter().map(|range| &range.master).collect();
+        addresses.sort_by(|a, b| (&a.host, a.port).cmp(&(&b.host, b.port)));
+        addresses.dedup();
+        let nodes: Vec<Arc<Node>> = addresses.iter().map(|address| self.node(address)).collect();
+        // Commands do not wait for connections, so a new master gets none before it is connected, if it can be.
+        let new = nodes.iter().filter(|node| !known.contains(&node.address));
+        join_all(new.map(|node| node.links.ready(self.options.connect_timeout))).await;
+
+        let mut owners = vec![NOBODY; usize::from(SLOTS)].into_boxed_slice();
+        for range in &ranges {
+            let owner = nodes.iter().position(|node| node.address == range.master);
+            let owner = owner.and_then(|owner| u16::try_from(owner).ok()).unwrap_or(NOBODY);
+            if let Some(slots) = owners.get_mut(usize::from(range.first)..=usize::from(range.last)) {
+                slots.fill(owner);
+            }
+        }
+        let missing = owners.iter().filter(|owner| **owner == NOBODY).count();
+        let before = self.map.load();
+        let same = before.owners == owners
+            && before.nodes.len() == nodes.len()
+            && before.nodes.iter().zip(&nodes).all(|(before, now)| Arc::ptr_eq(before, now));
+        if !same {
+            let masters = nodes.len();
+            tracing::info!(ring_shard = %self.name, masters, unserved_slots = missing, "cluster's slots are known");
+            let names =
+                ranges.iter().filter_map(|range| Some((range.address.clone()?, range.master.clone()))).collect();
+            self.map.store(Arc::new(Map { owners, nodes: nodes.clone(), missing, names }));
+        }
+        self.known().retain(|_, known| {
+            known.wanted.elapsed() < GRACE || nodes.iter().any(|node| Arc::ptr_eq(node, &known.node))
+        });
+        Ok(!same)
+    }
+
+    /// Asks the masters one after another, and the configured endpoint where none of them answers.
+    async fn ranges(&self) -> Result<Vec<Range>, Failure> {
+        let ask = redis::cmd("CLUSTER").arg("SLOTS").to_owned();
+        let hint = self.hint.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let mut nodes: Vec<Arc<Node>> = self.map().nodes.clone();
+        fastrand::shuffle(&mut nodes);
+        for node in hint.map(|hint| self.node(&hint)).into_iter().chain(nodes) {
+            if !node.links.is_up() {
+                continue;
+            }
+            match node
+                .links
+                .send(&ask)
+                .await
+                .ok()
+                .and_then(|answer| read(answer, &node.address.host, self.seed.is_encrypted()))
+            {
+                // A server that was taken out of the cluster knows of no slots.
+                Some(ranges) if !ranges.is_empty() => return Ok(ranges),
+                _ => {}
+            }
+        }
+        self.ranges_of_seed(&ask).await
+    }
+
+    async fn ranges_of_seed(&self, ask: &Cmd) -> Result<Vec<Range>, Failure> {
+        let (name, access) = (self.name.clone(), self.access.clone());
+        let several = Some(Arc::default());
+        let dialer = Dialer::new(name, self.seed.clone(), access, &self.options, several);
+        let mut connection = dialer.dial(|_| ()).await?.connection;
+        match connection.send_packed_command(ask).await {
+            Ok(Value::ServerError(error)) => {
+                let error = ShardError::answered(&self.name, &error);
+                let refused = !error.is_retryable();
+                Err(Failure { reason: format!("CLUSTER SLOTS: {error}").into(), refused: false, hopeless: refused })
+            }
+            Ok(answer) => match read(answer, self.seed.host(), self.seed.is_encrypted()) {
+                Some(ranges) => Ok(ranges),
+                None => Err(Failure::without_server()),
+            },
+            Err(error) => Err(Failure::of(&error)),
+        }
+    }
+
+    /// Tells whoever waits of a look at the map, and sets the gauge; returns whether all is well.
+    fn note(&self, found: Result<bool, Failure>) -> bool {
+        self.failed.send_modify(|failed| *failed = found.err().map(|failure| (failure.reason, failure.hopeless)));
+        let ready = self.state().ready;
+        metrics::gauge!(SHARD_UP, RING_SHARD => self.name.to_string()).set(if ready { 1.0 } else { 0.0 });
+        ready
+    }
+
+    fn known(&self) -> MutexGuard<'_, HashMap<Address, Known>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Keeps the map up to date for as long as the task lives.
+pub(super) async fn keep(shared: Arc<Shared>) {
+    let mut pause = Backoff::default();
+    loop {
+        let found = shared.discover().await;
+        if matches!(found, Ok(true)) {
+            pause.reset();
+        }
+        let ready = shared.note(found);
+        // However many commands fail, the masters are asked no more often than this.
+        tokio::time::sleep(pause.next()).await;
+        let quiet = if ready { QUIET } else { UNREADY };
+        if tokio::time::timeout(quiet, shared.changed.notified()).await.is_err() && ready {
+            pause.reset();
+        }
+    }
+}
+
+/// The masters, as a subscription sees them.
+pub(in crate::valkey) struct Members(pub(super) Arc<Kept>);
+
+impl Members {
+    /// A master that is connected, any of them.
+    pub(in crate::valkey) fn any_dialer(&self) -> Option<Arc<Dialer>> {
+        let map = self.0.shared.map();
+        let up: Vec<_> = map.nodes.iter().filter(|node| node.links.is_up()).collect();
+        fastrand::choice(up).map(|node| node.links.dialer().clone())
+    }
+
+    /// Whether a server is still a master of the cluster.
+    pub(in crate::valkey) fn has(&self, dialer: &Arc<Dialer>) -> bool {
+        self.0.shared.map().nodes.iter().any(|node| Arc::ptr_eq(node.links.dialer(), dialer))
+    }
+}
