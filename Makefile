@@ -10,7 +10,7 @@ SAM_ENV := $(CURDIR)/target/sam
 export PATH := $(MINISTACK_ENV)/bin:$(PATH)
 export SAM_CLI_TELEMETRY := 0
 
-.PHONY: help demo local test fuzz bench check deployment advisories fmt setup valkey ministack sam
+.PHONY: help demo local test fuzz fuzz-events fuzz-poller bench check deployment advisories fmt setup valkey ministack sam
 
 help: ## Lists the targets.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | column -t -s $$'\t'
@@ -50,10 +50,17 @@ test: setup check deployment ## Everything: formatting, lints, tests, doc tests,
 fuzz: valkey ## The protocol's interleaving fuzzer, 1,000,000 schedules. SCHEDULES=… SEED=…
 	RINGTIDE_FUZZ_SCHEDULES=$${SCHEDULES:-1000000} $(CARGO) test --release -p ringtide-tests --test interleavings -- --nocapture
 
+fuzz-events: ## The function's fuzzer of events, 1,000,000 cases. CASES=… SEED=…
+	RINGTIDE_FUZZ_EVENTS=$${CASES:-1000000} RINGTIDE_FUZZ_SEED=$${SEED:-1} $(CARGO) test --release -p ringtide-lambda --test events -- --nocapture
+
+fuzz-poller: valkey ministack ## The function against Lambda's stream poller, 3,000 schedules. SCHEDULES=… SEED=…
+	RINGTIDE_POLLER_SCHEDULES=$${SCHEDULES:-3000} RINGTIDE_POLLER_SEED=$${SEED:-1} $(CARGO) test -p ringtide-lambda --test poller no_schedule -- --nocapture
+
 bench: valkey ## All benchmarks; the last lines are the ratios.
 	$(CARGO) bench -p ringtide-tests --bench ring
 	$(CARGO) bench -p ringtide-tests --bench pipeline
 	$(CARGO) bench -p ringtide-tests --bench ratios
+	$(CARGO) bench -p ringtide-lambda --bench function
 
 advisories: ## Known vulnerabilities of dependencies, from the advisory database (needs cargo-deny and the network).
 	cargo deny check advisories

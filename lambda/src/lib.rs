@@ -5,11 +5,12 @@
 //! - [`handler`]: one event through the pipeline
 //! - [`streams`]: which streams a sandbox has seen, and what it can know of gaps
 //! - [`settings`]: where the configuration comes from
-//! - [`startup`]: what happens before the first event
+//! - [`startup`], [`ending`]: what happens before the first event, and after the last
 //! - [`function`]: an invocation around the handler: ids, panics, metrics
 //! - [`logs`], [`emf`]: log lines and metrics as CloudWatch reads them
 
 pub mod emf;
+pub mod ending;
 pub mod event;
 pub mod function;
 pub mod handler;

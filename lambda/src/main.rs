@@ -9,7 +9,7 @@ use ringtide_lambda::emf::Metrics;
 use ringtide_lambda::event::Event;
 use ringtide_lambda::function::Function;
 use ringtide_lambda::startup::{self, StartError};
-use ringtide_lambda::{Handler, logs, settings};
+use ringtide_lambda::{Handler, ending, logs, settings};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
@@ -27,11 +27,12 @@ async fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let ending = function.clone();
-    // Registering needs an extension of Lambda's API, which emulators may lack: without it the sandbox ends unwarned.
-    let registered = lambda_runtime::spawn_graceful_shutdown_handler(move || async move { ending.shutdown().await });
-    if tokio::spawn(registered).await.is_err() {
-        tracing::warn!("the end of the sandbox will not be announced, metrics of its last moments may be lost");
+    let last = function.clone();
+    if let Err(error) = ending::on_signal(move || async move { last.shutdown().await }) {
+        tracing::warn!(%error, "signals cannot be listened for");
+    }
+    if let Err(error) = ending::announce(&env(startup::RUNTIME_API).unwrap_or_default()).await {
+        tracing::warn!(%error, "the end of the sandbox will not be announced, metrics of its last moments may be lost");
     }
     let invoke = move |event: LambdaEvent<Event>| {
         let function = function.clone();

@@ -13,8 +13,11 @@ pub const RUNTIME_API: &str = "AWS_LAMBDA_RUNTIME_API";
 const LAMBDA: [&str; 4] =
     [RUNTIME_API, "AWS_LAMBDA_FUNCTION_NAME", "AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "AWS_LAMBDA_FUNCTION_VERSION"];
 
-/// How long telling Lambda of an error may take.
-const TIMEOUT: Duration = Duration::from_secs(2);
+/// How long Lambda's API may take for what is asked of it at the start.
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(2);
+
+/// The longest head of an answer, in bytes.
+const LONGEST_HEAD: usize = 16 * 1024;
 
 /// Why the function cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -74,18 +77,33 @@ pub async fn report(runtime_api: &str, error: &StartError) -> std::io::Result<()
         error.kind(),
         body.len(),
     );
-    let told = async {
-        let mut stream = TcpStream::connect(runtime_api).await?;
-        stream.write_all(request.as_bytes()).await?;
-        // Lambda may end the process as soon as it has ended by itself: its answer comes first.
-        let mut answer = [0; 12];
-        stream.read_exact(&mut answer).await?;
-        match answer.get(9..) {
-            Some([b'2', ..]) => Ok(()),
-            _ => Err(std::io::Error::other(String::from_utf8_lossy(&answer).into_owned())),
+    // Lambda may end the process as soon as it has ended by itself: its answer comes first.
+    tokio::time::timeout(TIMEOUT, exchange(runtime_api, &request)).await?.map(drop)
+}
+
+/// Sends one request to Lambda's API, which is a loopback address and takes plain HTTP.
+pub(crate) async fn send(runtime_api: &str, request: &str) -> std::io::Result<TcpStream> {
+    let mut stream = TcpStream::connect(runtime_api).await?;
+    stream.write_all(request.as_bytes()).await?;
+    Ok(stream)
+}
+
+/// Sends one request, and returns the head of its answer where that is a success.
+pub(crate) async fn exchange(runtime_api: &str, request: &str) -> std::io::Result<String> {
+    let mut stream = send(runtime_api, request).await?;
+    let mut head = Vec::new();
+    let end = |head: &[u8]| head.windows(4).any(|bytes| bytes == b"\r\n\r\n");
+    while !end(&head) && head.len() < LONGEST_HEAD {
+        if stream.read_buf(&mut head).await? == 0 {
+            break;
         }
-    };
-    tokio::time::timeout(TIMEOUT, told).await?
+    }
+    let head = String::from_utf8_lossy(&head).into_owned();
+    let status = head.split(' ').nth(1).unwrap_or_default();
+    if status.starts_with('2') {
+        return Ok(head);
+    }
+    Err(std::io::Error::other(format!("Lambda's API answered with {status:?}")))
 }
 
 #[cfg(test)]
