@@ -30,7 +30,7 @@ demo: valkey ## Builds, then runs the main job on real servers for about a minut
 	$(CARGO) run --release -p ringtide-worker --features demo --bin ringtide -- demo $(ARGS)
 
 local: setup ## Deploys the function to a local endpoint with sam, runs the worker beside it, and audits what both did.
-	$(CARGO) test -p ringtide-tests --all-features --test local -- --nocapture
+	$(CARGO) test --workspace --all-features --test local -- --nocapture
 
 check: ## Formatting, lints, and licences where cargo-deny is installed.
 	$(CARGO) fmt --all --check
