@@ -1,11 +1,11 @@
 //! One invocation: what belongs to it in the log, the event's answer, and the metrics, written before the answer leaves.
 
 use std::panic::AssertUnwindSafe;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use futures_util::FutureExt;
 use lambda_runtime::{Diagnostic, LambdaEvent};
 use metrics::counter;
+use ringtide_core::clock::unix_ms;
 use ringtide_core::metrics as names;
 
 use crate::emf::Metrics;
@@ -60,8 +60,7 @@ impl Function {
     }
 
     fn flush(&self, request_id: Option<&str>) {
-        let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
-        if let Err(error) = self.metrics.flush(&mut std::io::stdout().lock(), now_ms, request_id) {
+        if let Err(error) = self.metrics.flush(&mut std::io::stdout().lock(), unix_ms(), request_id) {
             tracing::warn!(%error, "metrics cannot be written");
         }
     }

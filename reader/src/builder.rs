@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use futures_util::future::join_all;
+use ringtide_core::clock::unix_ms;
 use ringtide_core::config::{self, Config, ConfigError, Secret, Violation};
 use ringtide_core::key::KeySpace;
 use ringtide_core::ring::{Membership, Placement, Ring, ShardName, ShardSpec};
@@ -156,11 +157,7 @@ impl CacheBuilder {
         let raw = self.raw.validate(&mut found);
         found.extend(self.reader.violations());
         let ring = Ring::new(self.ring.clone()).map_err(|errors| found.extend(errors.into_iter().map(Violation::from)));
-        if self.valkey.cluster && self.ring.shards.len() > 1 {
-            let count = self.ring.shards.len();
-            let what = format!("a cluster is one ring shard, and there are {count}");
-            found.push(Violation::new("valkey.cluster", what, "keep one, with the cluster's configuration endpoint"));
-        }
+        found.extend(self.valkey.violation_of(&self.ring));
         let channel = channel();
         let mut shards = Vec::new();
         for spec in ring.iter().flat_map(Ring::shards) {
@@ -223,7 +220,7 @@ impl CacheBuilder {
 
 /// The name of this cache's inbox, which no other cache has.
 fn channel() -> String {
-    let millis = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis());
+    let millis = unix_ms();
     let token = u128::from_be_bytes(*Token::random().as_bytes());
     format!("ringtide:inbox:{millis:x}:{token:032x}")
 }

@@ -191,6 +191,21 @@ impl Default for Reader {
     }
 }
 
+impl Valkey {
+    /// Finds whether a ring is more than these settings reach: a cluster places keys itself, and so stands as the one shard of a
+    /// ring.
+    #[must_use]
+    pub fn violation_of(&self, ring: &Membership) -> Option<Violation> {
+        (self.cluster && ring.shards.len() > 1).then(|| {
+            Violation::new(
+                "valkey.cluster",
+                format!("a cluster is one ring shard, and the ring has {}", ring.shards.len()),
+                "name the cluster's configuration endpoint as the only ring shard, or set valkey.cluster = false",
+            )
+        })
+    }
+}
+
 impl Reader {
     /// Finds every setting that no reader can work with.
     #[must_use]

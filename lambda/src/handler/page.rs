@@ -1,9 +1,9 @@
 //! A page of change records: its streams, its age, and its delivery.
 
 use std::collections::BTreeMap;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use metrics::{counter, gauge};
+use ringtide_core::clock::unix_ms;
 use ringtide_core::metrics as names;
 use ringtide_core::pipeline::Delivered;
 use ringtide_core::record::{ChangeRecord, UnreadableRecord};
@@ -48,7 +48,7 @@ impl Handler {
                 delivered.first_undelivered = Some(delivered.first_undelivered.map_or(first, |other| other.min(first)));
             }
         }
-        note_age(page, now_s());
+        note_age(page, unix_ms() / 1000);
         delivered
     }
 
@@ -118,8 +118,4 @@ fn note_age(page: &[Record], now_s: u64) {
             counter!(names::STREAM_EXPIRING, names::TABLE => table.to_owned()).increment(expiring);
         }
     }
-}
-
-fn now_s() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }

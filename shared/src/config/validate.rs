@@ -22,7 +22,7 @@ pub(super) fn validate(raw: RawConfig) -> Result<Config, Vec<Violation>> {
     let aws = check.aws(raw.aws);
     let valkey = check.valkey(raw.valkey);
     let ring = check.ring(raw.ring);
-    check.one_cluster(&valkey, &ring);
+    check.violations.extend(valkey.violation_of(&ring));
     let spaces: BTreeMap<String, Option<Arc<KeySpace>>> = raw
         .spaces
         .into_iter()

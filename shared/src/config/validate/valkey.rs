@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use super::Checker;
 use crate::config::raw::RawValkey;
 use crate::config::{Iam, Secret, Valkey};
-use crate::ring::Membership;
 
 impl Checker {
     pub(super) fn valkey(&mut self, raw: RawValkey) -> Valkey {
@@ -52,17 +51,6 @@ impl Checker {
             connections: self.whole("valkey.connections", raw.connections, 1..=16, default.connections),
             command_timeout: self.duration("valkey.command_timeout", raw.command_timeout, default.command_timeout),
             connect_timeout: self.duration("valkey.connect_timeout", raw.connect_timeout, default.connect_timeout),
-        }
-    }
-
-    /// A cluster places keys itself: it stands as the one shard of a ring.
-    pub(super) fn one_cluster(&mut self, valkey: &Valkey, ring: &Membership) {
-        if valkey.cluster && ring.shards.len() > 1 {
-            self.refuse(
-                "valkey.cluster",
-                format!("a cluster is one ring shard, and the ring has {}", ring.shards.len()),
-                "name the cluster's configuration endpoint as the only ring shard, or set valkey.cluster = false",
-            );
         }
     }
 
