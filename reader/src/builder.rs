@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use futures_util::future::join_all;
 use ringtide_core::clock::unix_ms;
 use ringtide_core::config::{self, Config, ConfigError, Secret, Violation};
@@ -18,6 +19,7 @@ use crate::flight::Flights;
 use crate::inbox;
 use crate::shard::ReadShard;
 use crate::space::{SpaceSettings, SpaceState};
+use crate::topology::Topology;
 
 /// Collects a cache's settings; [`CacheBuilder::build`] checks them.
 #[derive(Clone, Debug)]
@@ -163,7 +165,7 @@ impl CacheBuilder {
         for spec in ring.iter().flat_map(Ring::shards) {
             match self.connect(spec) {
                 Ok(shard) => {
-                    shards.push(ReadShard::new(shard, channel.clone(), self.reader.max_fallback_loads));
+                    shards.push(Arc::new(ReadShard::new(shard, channel.clone(), &self.reader)));
                 }
                 Err(error) => found.push(Violation::split("valkey", &error.to_string())),
             }
@@ -177,8 +179,7 @@ impl CacheBuilder {
             tasks.spawn(ended.clone().run_until_cancelled_owned(deliver));
         }
         let cache = Cache::new(Inner {
-            ring,
-            shards: shards.into(),
+            topology: ArcSwap::from_pointee(Topology { ring, shards: shards.clone().into() }),
             settings: self.reader,
             spaces,
             raw: SpaceState::new(raw),
@@ -187,7 +188,7 @@ impl CacheBuilder {
             ended,
         });
         // A process that reads before it is connected would send its first reads to the origin.
-        let connecting = cache.inner.shards.iter().map(|shard| async {
+        let connecting = shards.iter().map(|shard| async {
             if let Err(error) = shard.shard.ready(self.valkey.connect_timeout).await {
                 shard.failed(&error);
             }
@@ -206,12 +207,12 @@ impl CacheBuilder {
     fn spaces(&self, found: &mut Vec<Violation>) -> BTreeMap<String, Arc<SpaceState>> {
         let mut spaces = self.configured.clone();
         for (at, settings) in self.spaces.iter().enumerate() {
-            if self.spaces.iter().take(at).any(|other| other.name == settings.name) {
-                let place = format!("spaces.{}", settings.name);
+            if self.spaces.iter().take(at).any(|other| other.name() == settings.name()) {
+                let place = format!("spaces.{}", settings.name());
                 found.push(Violation::new(place, "the key space is added twice", "give each a name of its own"));
             }
             if let Some(space) = settings.validate(found) {
-                spaces.insert(settings.name.clone(), space);
+                spaces.insert(settings.name().to_owned(), space);
             }
         }
         spaces.into_iter().map(|(name, space)| (name, SpaceState::new(space))).collect()

@@ -5,11 +5,12 @@ use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use ringtide_core::config::{self, Config, ConfigError};
 use ringtide_core::key::CacheKey;
-use ringtide_core::ring::Ring;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
@@ -18,9 +19,11 @@ use crate::error::{BoxError, Error};
 use crate::flight::Flights;
 use crate::key::IntoKey;
 use crate::loader::{IntoLoaded, Loader};
-use crate::lookup::Miss;
+use crate::lookup::{Found, Miss};
+use crate::options::ReadOptions;
 use crate::shard::ReadShard;
 use crate::space::{Space, SpaceState};
+use crate::topology::Topology;
 
 /// A read-through cache on a ring of Valkey servers; cheap to clone, and `Send + Sync`.
 ///
@@ -32,9 +35,7 @@ pub struct Cache {
 }
 
 pub(crate) struct Inner {
-    pub(crate) ring: Ring,
-    /// In the ring's order.
-    pub(crate) shards: Box<[ReadShard]>,
+    pub(crate) topology: ArcSwap<Topology>,
     pub(crate) settings: config::Reader,
     pub(crate) spaces: BTreeMap<String, Arc<SpaceState>>,
     /// The settings of keys that are given as they are.
@@ -104,7 +105,7 @@ impl Cache {
         E: Into<BoxError> + 'static,
     {
         let key = key.into_key()?;
-        self.inner.read(key, &self.inner.raw, || Loader::new(false, move |_| loader())).await
+        self.inner.read(key, &self.inner.raw, &ReadOptions::new(), || Loader::new(false, move |_| loader())).await
     }
 
     /// Finds a key space by its name, for values of type `T`.
@@ -131,10 +132,10 @@ impl Cache {
 }
 
 impl Inner {
-    /// The ring shard that owns a key.
+    /// The ring shard that owns a key now.
     #[inline]
-    pub(crate) fn shard(&self, key: &CacheKey) -> &ReadShard {
-        &self.shards[self.ring.locate(key.as_bytes()).index()]
+    pub(crate) fn shard(&self, key: &CacheKey) -> Arc<ReadShard> {
+        Arc::clone(self.topology.load().owner(key))
     }
 
     /// Runs a task until it or the cache ends.
@@ -149,20 +150,51 @@ impl Inner {
         self: &Arc<Self>,
         key: CacheKey,
         space: &Arc<SpaceState>,
+        options: &ReadOptions,
         loader: impl FnOnce() -> Loader,
     ) -> Result<Option<T>, Error> {
-        let miss: Miss = match self.look(&key, space).await {
-            Ok(value) => return Ok(value),
+        let Some(after) = options.timeout_or(&self.settings) else {
+            return self.read_within(key, space, options, None, loader).await;
+        };
+        let deadline = Instant::now() + after;
+        let late = Error::DeadlineExceeded { key: key.clone(), after };
+        // A value that may be served stale is known inside, so a read that has one ends by itself.
+        let read = Box::pin(self.read_within(key, space, options, Some(deadline), loader));
+        match tokio::time::timeout_at(deadline, read).await {
+            Ok(result) => result,
+            Err(_) => {
+                space.counters.late.increment(1);
+                Err(late)
+            }
+        }
+    }
+
+    #[inline]
+    async fn read_within<T: DeserializeOwned + 'static>(
+        self: &Arc<Self>,
+        key: CacheKey,
+        space: &Arc<SpaceState>,
+        options: &ReadOptions,
+        deadline: Option<Instant>,
+        loader: impl FnOnce() -> Loader,
+    ) -> Result<Option<T>, Error> {
+        let miss: Miss = match self.look(&key, space, options).await {
+            Ok(Found { value, refresh_before_ms: 0 }) => return Ok(value),
+            Ok(Found { value, refresh_before_ms }) => {
+                self.refresh_behind(key, space, options, loader(), refresh_before_ms);
+                return Ok(value);
+            }
             Err(miss) => miss,
         };
         // Boxed, so that the future of a hit stays small.
-        Box::pin(self.answer_miss(key, space, loader(), miss)).await
+        Box::pin(self.answer_miss(key, space, options, deadline, loader(), miss)).await
     }
 }
 
 impl fmt::Debug for Cache {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let shards = self.inner.ring.shards().iter().map(|shard| &shard.name).collect::<Vec<_>>();
+        let topology = self.inner.topology.load();
+        let shards = topology.ring.shards().iter().map(|shard| &shard.name).collect::<Vec<_>>();
         let spaces = self.inner.spaces.keys().collect::<Vec<_>>();
         f.debug_struct("Cache").field("shards", &shards).field("spaces", &spaces).finish()
     }

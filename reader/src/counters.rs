@@ -28,7 +28,12 @@ labelled! {
     /// Why a look-up found no usable entry.
     MissReason as Misses {
         Absent = "absent", Foreign = "foreign", UnknownFormat = "unknown_format", Damaged = "damaged",
-        Undecodable = "undecodable", Invalidated = "invalidated", Unavailable = "unavailable",
+        Undecodable = "undecodable", Invalidated = "invalidated", Expired = "expired", Refused = "refused",
+        Unavailable = "unavailable",
+    }
+    /// Why a stale value was served.
+    StaleReason as Stale {
+        Revalidate = "revalidate", Error = "error", SoftTimeout = "soft_timeout", Deadline = "deadline",
     }
     /// How a load ended.
     LoadOutcome as Loads { Loaded = "loaded", Failed = "failed", Panicked = "panicked", TimedOut = "timed_out" }
@@ -47,6 +52,9 @@ pub(crate) struct Counters {
     pub(crate) load_time: Histogram,
     pub(crate) leases: Leases,
     pub(crate) fills: Fills,
+    pub(crate) stale: Stale,
+    pub(crate) early: Counter,
+    pub(crate) late: Counter,
     pub(crate) fallbacks: Counter,
     pub(crate) uncached: Counter,
     pub(crate) wake_time: Histogram,
@@ -64,6 +72,9 @@ impl Counters {
             load_time: histogram!(names::READER_LOAD_TIME, names::SPACE => space.to_owned()),
             leases: Leases::new(names::READER_LEASES, names::OUTCOME, space),
             fills: Fills::new(names::READER_FILLS, names::OUTCOME, space),
+            stale: Stale::new(names::READER_STALE, names::REASON, space),
+            early: one(names::READER_EARLY),
+            late: one(names::READER_LATE),
             fallbacks: one(names::READER_FALLBACKS),
             uncached: one(names::READER_UNCACHED),
             wake_time: histogram!(names::READER_WAKE_TIME, names::SPACE => space.to_owned()),

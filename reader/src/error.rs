@@ -73,6 +73,14 @@ pub enum Error {
         /// Why.
         source: Arc<serde_json::Error>,
     },
+    /// The read's own deadline passed; the load goes on, and is cached.
+    #[error("reading {key} took longer than {after:?}; give the read more time, or let it serve stale values")]
+    DeadlineExceeded {
+        /// The key.
+        key: CacheKey,
+        /// How long the read was given.
+        after: Duration,
+    },
     /// The cache was closed while this read was waiting.
     #[error("the cache was closed while {key} was being read; keep a clone of it as long as there are reads")]
     Closed {

@@ -1,7 +1,9 @@
 //! Filling: storing what was loaded, where the lease still allows it.
 
 use bytes::Bytes;
+use ringtide_core::clock::unix_ms;
 use ringtide_core::entry::{Codec, Entry, Header};
+use ringtide_core::key::Lifetime;
 use ringtide_core::valkey::{Fill, FillReply, ShardError};
 use ringtide_core::version::Version;
 use std::time::Duration;
@@ -12,14 +14,20 @@ use crate::lease::{HeldLease, Plan};
 use crate::load::Load;
 
 /// Writes the whole entry of what was loaded.
-pub(crate) fn entry_of(load: &Load) -> Bytes {
+pub(crate) fn entry_of(load: &Load, soft_expiry_ms: u64) -> Bytes {
     let header = match load.encoded.payload {
         Some(_) => Header::value(Codec::Json),
         None => Header::negative(),
     };
     let load_cost_us = u32::try_from(load.took.as_micros()).unwrap_or(u32::MAX);
-    let header = Header { version: load.encoded.version, load_cost_us, ..header };
+    let header = Header { version: load.encoded.version, load_cost_us, soft_expiry_ms, ..header };
     Entry { header, payload: load.encoded.payload.clone().unwrap_or_default() }.to_bytes()
+}
+
+/// How long what was loaded lives, from now on.
+pub(crate) fn lifetime_of(plan: &Plan, load: &Load) -> Lifetime {
+    let chosen = load.encoded.ttl.or(plan.options.ttl);
+    plan.space.settings.lifetime(chosen, load.encoded.payload.is_none(), unix_ms(), fastrand::f64())
 }
 
 /// Stores the entry under the lease and ends the lease, except below the floor.
@@ -28,12 +36,9 @@ pub(crate) async fn fill(
     plan: &Plan,
     lease: &mut HeldLease,
     load: &Load,
-    entry: Bytes,
+    (entry, ttl): (Bytes, Duration),
     proven: Version,
 ) -> Result<FillReply, ShardError> {
-    let negative = load.encoded.payload.is_none();
-    let usual = || plan.space.settings.jittered_ttl(negative, fastrand::f64());
-    let ttl = load.encoded.ttl.map_or_else(usual, |ttl| ttl.max(Duration::from_millis(1)));
     let inline_max = inner.settings.inline_max;
     let fill = Fill { token: lease.token(), version: load.encoded.version, proven, ttl, entry, inline_max };
     let reply = lease.fill(&fill).await;
@@ -43,7 +48,7 @@ pub(crate) async fn fill(
         Ok(FillReply::Below { .. }) => FillOutcome::Below,
         Ok(FillReply::Older) => FillOutcome::Older,
         Err(error) => {
-            inner.shard(&plan.key).failed(error);
+            plan.shard.failed(error);
             FillOutcome::Failed
         }
     };

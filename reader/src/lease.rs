@@ -16,18 +16,25 @@ pub(crate) use held::HeldLease;
 use crate::cache::Inner;
 use crate::counters::LeaseOutcome;
 use crate::error::Error;
-use crate::fill::{entry_of, fill};
+use crate::fill::{entry_of, fill, lifetime_of};
 use crate::flight::{Flight, Outcome};
 use crate::inbox::{Waiter, Wake};
 use crate::load;
 use crate::loader::{Consistency, Loader};
+use crate::options::ReadOptions;
+use crate::shard::ReadShard;
 use crate::space::SpaceState;
 
 /// What one flight is to answer.
 pub(crate) struct Plan {
     pub(crate) key: CacheKey,
     pub(crate) space: Arc<SpaceState>,
+    /// The ring shard that owned the key when the flight began: its lease and its fill belong together.
+    pub(crate) shard: Arc<ReadShard>,
+    pub(crate) options: ReadOptions,
     pub(crate) loader: Loader,
+    /// Entries whose soft expiry is not after this time (unix ms) are loaded again; 0 for none.
+    pub(crate) refresh_before_ms: u64,
     /// An entry that is well formed and yet not read as the type asked for.
     pub(crate) rejected: Option<Bytes>,
 }
@@ -38,7 +45,7 @@ pub(crate) async fn fly(inner: Arc<Inner>, mut plan: Plan, flight: Flight, down:
     if let Some(error) = down {
         return past_the_shard(&inner, &plan, &flight, &error).await;
     }
-    let shard = inner.shard(&plan.key);
+    let shard = Arc::clone(&plan.shard);
     let began = Instant::now();
     let patience = inner.settings.load_timeout + inner.settings.lease_ttl;
     let (mut attempts, mut failed_elsewhere) = (0, false);
@@ -47,7 +54,8 @@ pub(crate) async fn fly(inner: Arc<Inner>, mut plan: Plan, flight: Flight, down:
         let token = Token::random();
         let asked = Instant::now();
         let inbox = Some(shard.channel.as_str());
-        let request = LeaseRequest { token, ttl: inner.settings.lease_ttl, inbox, refresh_before_ms: 0 };
+        let request =
+            LeaseRequest { token, ttl: inner.settings.lease_ttl, inbox, refresh_before_ms: plan.refresh_before_ms };
         let reply = shard.shard.lease(&plan.key, &request).await;
         plan.space.counters.leases.add(match &reply {
             Ok(LeaseReply::Hit(_)) => LeaseOutcome::Hit,
@@ -59,7 +67,7 @@ pub(crate) async fn fly(inner: Arc<Inner>, mut plan: Plan, flight: Flight, down:
             Ok(LeaseReply::Hit(entry)) if plan.rejected.as_ref() == Some(&entry) => {
                 shard.answered();
                 attempts += 1;
-                if let Err(error) = drop_rejected(&inner, &mut plan).await {
+                if let Err(error) = drop_rejected(&mut plan).await {
                     return past_the_shard(&inner, &plan, &flight, &error).await;
                 }
                 continue;
@@ -72,7 +80,7 @@ pub(crate) async fn fly(inner: Arc<Inner>, mut plan: Plan, flight: Flight, down:
             Ok(LeaseReply::Granted { floor, .. }) => {
                 shard.answered();
                 drop(waiter);
-                let lease = HeldLease::new(&inner, plan.key.clone(), token);
+                let lease = HeldLease::new(&inner, &shard, plan.key.clone(), token);
                 return load_and_fill(&inner, &plan, &flight, lease, floor).await;
             }
             Ok(LeaseReply::Wait { remaining, holder, .. }) => {
@@ -82,7 +90,7 @@ pub(crate) async fn fly(inner: Arc<Inner>, mut plan: Plan, flight: Flight, down:
             Err(error) => {
                 if matches!(error, ShardError::TimedOut { .. }) {
                     // The lease may have been taken all the same.
-                    drop(HeldLease::new(&inner, plan.key.clone(), token));
+                    drop(HeldLease::new(&inner, &shard, plan.key.clone(), token));
                 }
                 return past_the_shard(&inner, &plan, &flight, &error).await;
             }
@@ -90,7 +98,7 @@ pub(crate) async fn fly(inner: Arc<Inner>, mut plan: Plan, flight: Flight, down:
         match wait(&mut waiter, remaining, patience.saturating_sub(began.elapsed())).await {
             Wake::Filled(of, Some(entry)) if of == holder => {
                 plan.space.counters.wake_time.record(began.elapsed());
-                return answer_filled(&inner, &plan, &flight, began, entry).await;
+                return answer_filled(&plan, &flight, began, entry).await;
             }
             // The next lease call is answered with the entry. So is a notice of an earlier lease that arrived late:
             // what it carries may have been invalidated before this flight began.
@@ -117,14 +125,14 @@ async fn wait(waiter: &mut Waiter, remaining: Duration, patience: Duration) -> W
 
 /// Answers with an entry that travelled in a notice. It was stored after this flight had begun; reads that joined
 /// later may know of an invalidation since, and so share one more look at the ring shard.
-async fn answer_filled(inner: &Inner, plan: &Plan, flight: &Flight, began: Instant, entry: Bytes) {
+async fn answer_filled(plan: &Plan, flight: &Flight, began: Instant, entry: Bytes) {
     let latest = flight.close();
     let answer = Outcome::Answer { entry, loaded: None };
     if latest.is_none_or(|latest| latest <= began) {
         return flight.settle(answer);
     }
     flight.early(began, answer);
-    match inner.shard(&plan.key).shard.get(&plan.key).await {
+    match plan.shard.shard.get(&plan.key).await {
         Ok(Some(entry)) => flight.settle(Outcome::Answer { entry, loaded: None }),
         Ok(None) | Err(_) => flight.settle(Outcome::Retry),
     }
@@ -148,12 +156,13 @@ async fn load_and_fill(inner: &Inner, plan: &Plan, flight: &Flight, mut lease: H
                 return lease.release_failed(&reason).await;
             }
         };
-        let entry = entry_of(&load);
+        let life = lifetime_of(plan, &load);
+        let entry = entry_of(&load, life.soft_expiry_ms);
         let answer = Outcome::Answer { entry: entry.clone(), loaded: Some(plan.loader.loads) };
         // From here on reads look up for themselves: they may begin after an invalidation that voids this fill.
         latest = latest.max(flight.close());
         flight.early(began, answer.clone());
-        match fill(inner, plan, &mut lease, &load, entry, proven).await {
+        match fill(inner, plan, &mut lease, &load, (entry, life.ttl), proven).await {
             Ok(FillReply::Stored) => return flight.settle(answer),
             Ok(FillReply::Below { floor }) if consistency == Consistency::AsUsual => {
                 consistency = Consistency::Strong;
@@ -167,14 +176,14 @@ async fn load_and_fill(inner: &Inner, plan: &Plan, flight: &Flight, mut lease: H
 }
 
 /// Takes an entry away that readers of this type cannot use.
-async fn drop_rejected(inner: &Inner, plan: &mut Plan) -> Result<(), ShardError> {
+async fn drop_rejected(plan: &mut Plan) -> Result<(), ShardError> {
     plan.rejected = None;
     let command = Command::drop_entry(plan.key.clone(), plan.space.settings.clone());
-    inner.shard(&plan.key).shard.apply(&[command], 0).await.map(|_| ())
+    plan.shard.shard.apply(&[command], 0).await.map(|_| ())
 }
 
 async fn past_the_shard(inner: &Inner, plan: &Plan, flight: &Flight, error: &ShardError) {
-    inner.shard(&plan.key).failed(error);
+    plan.shard.failed(error);
     plan.space.counters.fallbacks.increment(1);
     answer_unleased(inner, plan, flight, Consistency::AsUsual).await;
 }
@@ -186,7 +195,7 @@ async fn answer_unleased(inner: &Inner, plan: &Plan, flight: &Flight, consistenc
             Ok(loaded) => loaded,
             Err(error) => return flight.settle(Outcome::Failed(error)),
         };
-        let answer = Outcome::Answer { entry: entry_of(&load), loaded: Some(plan.loader.loads) };
+        let answer = Outcome::Answer { entry: entry_of(&load, 0), loaded: Some(plan.loader.loads) };
         match flight.close() {
             Some(latest) if latest > began => flight.early(began, answer),
             // Nobody has joined since.

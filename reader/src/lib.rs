@@ -34,12 +34,13 @@
 //! - `cache`, `builder`: [`Cache`] and its settings
 //! - `space`, `key`: typed key spaces, and what keys are made of
 //! - `lookup`: the `GET` of a hit, and how a miss gets its answer
+//! - `freshness`, `options`: what an entry is good for, and what a caller asks for; pure
 //! - `flight`: at most one flight a key in this process, and who may be answered by it
 //! - `lease`: taking the lease, holding it, waiting for another's
 //! - `inbox`: waiters, woken by messages
 //! - `loader`, `load`: what loaders return, and running them
 //! - `fill`: storing what was loaded
-//! - `shard`: a ring shard's connections and its cap on loads while it is down
+//! - `topology`, `shard`: the ring; a ring shard's connections and its cap on loads while it is down
 //! - `counters`: metrics of a key space
 //! - `dynamodb` (feature `dynamodb`): a ready-made loader
 
@@ -51,24 +52,29 @@ pub mod dynamodb;
 mod error;
 mod fill;
 mod flight;
+mod freshness;
 mod inbox;
 mod key;
 mod lease;
 mod load;
 mod loader;
 mod lookup;
+mod options;
 mod shard;
 mod space;
+mod topology;
 
 pub use builder::CacheBuilder;
 pub use cache::Cache;
 pub use error::{BoxError, Error};
 pub use key::{IntoKey, IntoKeyParts};
 pub use loader::{Consistency, IntoLoaded, Loaded};
+pub use options::ReadOptions;
 pub use space::{Space, SpaceSettings};
 
 pub use ringtide_core::config::{self, Config, ConfigError};
-pub use ringtide_core::key::{CacheKey, KeyPart, Mode};
+pub use ringtide_core::entry::Codec;
+pub use ringtide_core::key::{CacheKey, KeyPart, KeySpace, LocalTier, Mode};
 pub use ringtide_core::ring::Placement;
 pub use ringtide_core::valkey::{Credentials, Login, NoLogin};
 pub use ringtide_core::version::Version;

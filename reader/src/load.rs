@@ -57,7 +57,7 @@ pub(crate) async fn run(
 /// Loads without a lease, under the ring shard's cap on such loads.
 pub(crate) async fn unleased(inner: &Inner, plan: &Plan, consistency: Consistency) -> Result<(Instant, Load), Error> {
     let after = inner.settings.load_timeout;
-    let permit = tokio::time::timeout(after, inner.shard(&plan.key).unleased.acquire()).await;
+    let permit = tokio::time::timeout(after, plan.shard.unleased.acquire()).await;
     let Ok(Ok(_permit)) = permit else { return Err(Error::LoadTimedOut { key: plan.key.clone(), after }) };
     run(inner, plan, consistency, std::future::pending()).await
 }

@@ -2,35 +2,50 @@
 
 use std::any::TypeId;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use ringtide_core::clock::unix_ms;
 use ringtide_core::entry::{Codec, Compression, HEADER_LEN, Header, NotAnEntry, State};
 use ringtide_core::key::CacheKey;
 use ringtide_core::valkey::ShardError;
 use serde::de::{DeserializeOwned, Error as _};
 
 use crate::cache::Inner;
-use crate::counters::MissReason;
+use crate::counters::{MissReason, StaleReason};
 use crate::error::Error;
 use crate::fill::entry_of;
-use crate::flight::Outcome;
+use crate::flight::{Outcome, Seat};
+use crate::freshness::Freshness;
 use crate::lease::{self, Plan};
 use crate::load;
 use crate::loader::{Consistency, Loader};
+use crate::options::ReadOptions;
 use crate::space::SpaceState;
+
+/// A usable entry.
+pub(crate) struct Found<T> {
+    /// The value; `None` where the item does not exist.
+    pub(crate) value: Option<T>,
+    /// Where the value is to be loaded again: entries whose soft expiry is not after this (unix ms); else 0.
+    pub(crate) refresh_before_ms: u64,
+}
 
 /// Why a look-up has no value.
 pub(crate) enum Miss {
     Absent,
     NotAnEntry(NotAnEntry),
-    /// A tombstone, or a value kept for serving stale.
-    Invalidated,
+    /// A tombstone, or a value that was invalidated; the entry where it may be served if its load fails.
+    Invalidated(Option<Bytes>),
+    /// A value past its time; the entry where it may be served if its load fails.
+    Expired(Option<Bytes>),
     /// An entry that is not read as the type asked for.
     Undecodable {
         entry: Bytes,
         source: serde_json::Error,
     },
+    /// The caller wants it loaded in any case.
+    Refused,
     Down(ShardError),
 }
 
@@ -41,11 +56,28 @@ impl Miss {
             Miss::NotAnEntry(NotAnEntry::Foreign) => MissReason::Foreign,
             Miss::NotAnEntry(NotAnEntry::UnknownFormat) => MissReason::UnknownFormat,
             Miss::NotAnEntry(NotAnEntry::Damaged) => MissReason::Damaged,
-            Miss::Invalidated => MissReason::Invalidated,
+            Miss::Invalidated(_) => MissReason::Invalidated,
+            Miss::Expired(_) => MissReason::Expired,
             Miss::Undecodable { .. } => MissReason::Undecodable,
+            Miss::Refused => MissReason::Refused,
             Miss::Down(_) => MissReason::Unavailable,
         }
     }
+
+    /// The entry that may be served if the load fails.
+    fn stale(&self) -> Option<&Bytes> {
+        match self {
+            Miss::Invalidated(entry) | Miss::Expired(entry) => entry.as_ref(),
+            Miss::Absent | Miss::NotAnEntry(_) | Miss::Undecodable { .. } | Miss::Refused | Miss::Down(_) => None,
+        }
+    }
+}
+
+/// How a read's wait for its flight ended.
+enum Waited {
+    Settled(Option<Outcome>),
+    Soft,
+    Late,
 }
 
 impl Inner {
@@ -55,18 +87,83 @@ impl Inner {
         &self,
         key: &CacheKey,
         space: &SpaceState,
-    ) -> Result<Option<T>, Miss> {
+        options: &ReadOptions,
+    ) -> Result<Found<T>, Miss> {
+        if options.fresh {
+            return Err(Miss::Refused);
+        }
         let entry = match self.shard(key).shard.get(key).await {
             Ok(Some(entry)) => entry,
             Ok(None) => return Err(Miss::Absent),
             Err(error) => return Err(Miss::Down(error)),
         };
-        let value = decode(&entry)?;
+        self.accept(&entry, space, options)
+    }
+
+    /// Judges an entry and reads its value.
+    #[inline]
+    pub(crate) fn accept<T: DeserializeOwned>(
+        &self,
+        entry: &Bytes,
+        space: &SpaceState,
+        options: &ReadOptions,
+    ) -> Result<Found<T>, Miss> {
+        let header = Header::parse(entry).map_err(Miss::NotAnEntry)?;
+        let tolerance = options.tolerance(&space.settings);
+        let refresh_before_ms = match (header.state, tolerance.is_none()) {
+            (State::Value | State::Negative, true) => 0,
+            (_, _) => {
+                let now_ms = unix_ms();
+                match (tolerance.judge(&header, now_ms, fastrand::f64()), header.state) {
+                    (Freshness::Fresh, _) => 0,
+                    (Freshness::Early, _) => {
+                        space.counters.early.increment(1);
+                        header.soft_expiry_ms
+                    }
+                    (Freshness::Revalidate, _) => {
+                        space.counters.stale.add(StaleReason::Revalidate);
+                        now_ms
+                    }
+                    (Freshness::OnError, State::Stale) => return Err(Miss::Invalidated(Some(entry.clone()))),
+                    (Freshness::OnError, _) => return Err(Miss::Expired(Some(entry.clone()))),
+                    (Freshness::Gone, State::Stale | State::Tombstone) => return Err(Miss::Invalidated(None)),
+                    (Freshness::Gone, State::Value | State::Negative) => return Err(Miss::Expired(None)),
+                }
+            }
+        };
+        let value = read_payload(&header, entry)?;
         match value {
             Some(_) => space.counters.hits.increment(1),
             None => space.counters.negatives.increment(1),
         }
-        Ok(value)
+        Ok(Found { value, refresh_before_ms })
+    }
+
+    /// Loads a key again that was just served, unless somebody is at it.
+    pub(crate) fn refresh_behind(
+        self: &Arc<Self>,
+        key: CacheKey,
+        space: &Arc<SpaceState>,
+        options: &ReadOptions,
+        loader: Loader,
+        refresh_before_ms: u64,
+    ) {
+        let (_, Some(flight)) = self.flights.join(&key, Instant::now()) else { return };
+        tracing::debug!(key = %key, refresh_before_ms, "loading again behind a read");
+        let plan = self.plan(key, space, options, loader, refresh_before_ms);
+        self.spawn(lease::fly(self.clone(), plan, flight, None));
+    }
+
+    fn plan(
+        &self,
+        key: CacheKey,
+        space: &Arc<SpaceState>,
+        options: &ReadOptions,
+        loader: Loader,
+        refresh_before_ms: u64,
+    ) -> Plan {
+        let shard = self.shard(&key);
+        Plan { key, space: space.clone(), shard, options: *options, loader, refresh_before_ms, rejected: None }
     }
 
     /// Answers a read that missed, from the key's flight.
@@ -77,55 +174,128 @@ impl Inner {
         self: &Arc<Self>,
         key: CacheKey,
         space: &Arc<SpaceState>,
+        options: &ReadOptions,
+        deadline: Option<tokio::time::Instant>,
         loader: Loader,
         mut miss: Miss,
     ) -> Result<Option<T>, Error> {
         let since = Instant::now();
+        // Once it has refused what is there, a read takes what was stored since.
+        let settled = ReadOptions { fresh: false, ..*options };
         for attempt in 1..=self.settings.max_attempts {
             tracing::debug!(key = %key, reason = ?miss.reason(), attempt, "cache miss");
             space.counters.misses.add(miss.reason());
+            let stale = miss.stale().cloned();
             let (seat, flight) = self.flights.join(&key, since);
             match flight {
                 Some(flight) => {
-                    let (down, rejected) = match miss {
-                        Miss::Down(error) => (Some(error), None),
-                        Miss::Undecodable { entry, .. } => (None, Some(entry)),
-                        Miss::Absent | Miss::NotAnEntry(_) | Miss::Invalidated => (None, None),
+                    let refresh_before_ms = match &miss {
+                        Miss::Refused => u64::MAX,
+                        Miss::Expired(_) => unix_ms(),
+                        _ if options.tolerance(&space.settings).is_none() => 0,
+                        _ => unix_ms(),
                     };
-                    let plan = Plan { key: key.clone(), space: space.clone(), loader: loader.clone(), rejected };
+                    let mut plan = self.plan(key.clone(), space, options, loader.clone(), refresh_before_ms);
+                    let down = match miss {
+                        Miss::Down(error) => Some(error),
+                        Miss::Undecodable { entry, .. } => {
+                            plan.rejected = Some(entry);
+                            None
+                        }
+                        Miss::Absent
+                        | Miss::NotAnEntry(_)
+                        | Miss::Invalidated(_)
+                        | Miss::Expired(_)
+                        | Miss::Refused => None,
+                    };
                     self.spawn(lease::fly(self.clone(), plan, flight, down));
                 }
                 None => space.counters.joined.increment(1),
             }
-            match seat.outcome().await {
-                Some(Outcome::Answer { entry, loaded }) => match decode(&entry) {
-                    Ok(value) => return Ok(value),
-                    Err(Miss::Undecodable { source, .. }) if loaded == Some(TypeId::of::<T>()) => {
-                        return Err(undecodable(key, source));
+            let soft = stale.is_some().then(|| options.soft_timeout_or(&self.settings)).flatten();
+            let (reason, failure) = match wait(seat, soft, deadline.filter(|_| stale.is_some())).await {
+                Waited::Settled(Some(Outcome::Answer { entry, loaded })) => {
+                    match self.decode_answer(&entry, space, &settled, loaded == Some(TypeId::of::<T>())) {
+                        Ok(value) => return Ok(value),
+                        Err(Miss::Undecodable { source, .. }) if loaded == Some(TypeId::of::<T>()) => {
+                            return Err(undecodable(key, source));
+                        }
+                        Err(next) => {
+                            miss = next;
+                            continue;
+                        }
                     }
-                    Err(next) => {
-                        miss = next;
+                }
+                Waited::Settled(Some(Outcome::Failed(error))) => (StaleReason::Error, Some(error)),
+                Waited::Settled(Some(Outcome::Retry)) => {
+                    miss = match self.look(&key, space, &settled).await {
+                        Ok(found) => return Ok(found.value),
+                        Err(next) => next,
+                    };
+                    continue;
+                }
+                Waited::Settled(None) => (StaleReason::Error, Some(Error::Closed { key: key.clone() })),
+                Waited::Soft => (StaleReason::SoftTimeout, None),
+                Waited::Late => (StaleReason::Deadline, None),
+            };
+            let Some(value) = stale.as_ref().and_then(|entry| stale_value(entry)) else {
+                match failure {
+                    Some(error) => return Err(error),
+                    // Nothing that may be served after all: the read waits for its load.
+                    None => {
+                        miss = Miss::Absent;
                         continue;
                     }
-                },
-                Some(Outcome::Failed(error)) => return Err(error),
-                Some(Outcome::Retry) => {}
-                None => return Err(Error::Closed { key }),
-            }
-            miss = match self.look(&key, space).await {
-                Ok(value) => return Ok(value),
-                Err(next) => next,
+                }
             };
+            space.counters.stale.add(reason);
+            tracing::debug!(key = %key, ?reason, "serving a stale value");
+            return Ok(Some(value));
         }
         space.counters.uncached.increment(1);
-        let plan = Plan { key, space: space.clone(), loader, rejected: None };
+        let plan = self.plan(key, space, options, loader, 0);
         let (_, loaded) = load::unleased(self, &plan, Consistency::Strong).await?;
-        match decode(&entry_of(&loaded)) {
+        match decode(&entry_of(&loaded, 0)) {
             Ok(value) => Ok(value),
             Err(Miss::Undecodable { source, .. }) => Err(undecodable(plan.key, source)),
             // An entry that was just written is read as one.
-            Err(Miss::Absent | Miss::NotAnEntry(_) | Miss::Invalidated | Miss::Down(_)) => Ok(None),
+            Err(_) => Ok(None),
         }
+    }
+
+    /// Reads a flight's answer; what this process has just loaded is as fresh as can be.
+    fn decode_answer<T: DeserializeOwned>(
+        &self,
+        entry: &Bytes,
+        space: &SpaceState,
+        options: &ReadOptions,
+        just_loaded: bool,
+    ) -> Result<Option<T>, Miss> {
+        if just_loaded {
+            return decode(entry);
+        }
+        let header = Header::parse(entry).map_err(Miss::NotAnEntry)?;
+        match options.tolerance(&space.settings).judge(&header, unix_ms(), 1.0) {
+            Freshness::Fresh | Freshness::Early | Freshness::Revalidate => read_payload(&header, entry),
+            Freshness::OnError => Err(Miss::Expired(Some(entry.clone()))),
+            Freshness::Gone => Err(Miss::Expired(None)),
+        }
+    }
+}
+
+async fn wait(seat: Seat, soft: Option<Duration>, deadline: Option<tokio::time::Instant>) -> Waited {
+    let soft = soft.map(|after| tokio::time::Instant::now() + after);
+    let (at, waited) = match (soft, deadline) {
+        (None, None) => return Waited::Settled(seat.outcome().await),
+        (Some(soft), Some(deadline)) if deadline <= soft => (deadline, Waited::Late),
+        (Some(soft), _) => (soft, Waited::Soft),
+        (None, Some(deadline)) => (deadline, Waited::Late),
+    };
+    // A little before the deadline, at which the whole read ends.
+    let at = at.checked_sub(Duration::from_millis(2)).unwrap_or(at);
+    match tokio::time::timeout_at(at, seat.outcome()).await {
+        Ok(outcome) => Waited::Settled(outcome),
+        Err(_) => waited,
     }
 }
 
@@ -133,15 +303,31 @@ fn undecodable(key: CacheKey, source: serde_json::Error) -> Error {
     Error::Decode { key, source: Arc::new(source) }
 }
 
-/// Reads an entry's value; `None` for a negative entry.
-#[inline]
+/// Reads the value of an entry that is fresh; `None` for a negative entry.
 pub(crate) fn decode<T: DeserializeOwned>(entry: &Bytes) -> Result<Option<T>, Miss> {
     let header = Header::parse(entry).map_err(Miss::NotAnEntry)?;
+    match header.state {
+        State::Value | State::Negative => read_payload(&header, entry),
+        State::Stale | State::Tombstone => Err(Miss::Invalidated(None)),
+    }
+}
+
+/// Reads a value that is kept for serving stale; nothing where that cannot be.
+fn stale_value<T: DeserializeOwned>(entry: &Bytes) -> Option<T> {
+    let header = Header::parse(entry).ok()?;
+    match header.state {
+        State::Value | State::Stale => read_payload(&header, entry).ok().flatten(),
+        State::Negative | State::Tombstone => None,
+    }
+}
+
+/// Reads the payload of an entry with a value.
+#[inline]
+fn read_payload<T: DeserializeOwned>(header: &Header, entry: &Bytes) -> Result<Option<T>, Miss> {
     let value = match (header.state, header.codec, header.compression) {
         (State::Negative, _, _) => return Ok(None),
-        (State::Stale | State::Tombstone, _, _) => return Err(Miss::Invalidated),
-        (State::Value, Codec::Json, Compression::None) => serde_json::from_slice(&entry[HEADER_LEN..]),
-        (State::Value, codec, compression) => {
+        (_, Codec::Json, Compression::None) => serde_json::from_slice(&entry[HEADER_LEN..]),
+        (_, codec, compression) => {
             Err(serde_json::Error::custom(format_args!("codec {codec:?}, compression {compression:?}")))
         }
     };

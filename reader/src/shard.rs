@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use ringtide_core::config::Reader;
 use ringtide_core::valkey::{Shard, ShardError};
 use tokio::sync::Semaphore;
 
@@ -19,8 +20,8 @@ pub(crate) struct ReadShard {
 }
 
 impl ReadShard {
-    pub(crate) fn new(shard: Shard, channel: String, max_fallback_loads: usize) -> Self {
-        let unleased = Semaphore::new(max_fallback_loads);
+    pub(crate) fn new(shard: Shard, channel: String, settings: &Reader) -> Self {
+        let unleased = Semaphore::new(settings.max_fallback_loads);
         Self { shard, channel, waiters: Arc::default(), unleased, failing: AtomicBool::new(false) }
     }
 

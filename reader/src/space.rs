@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ringtide_core::config::Violation;
-use ringtide_core::key::{CacheKey, KeySpace, Mode, Template};
+use ringtide_core::entry::Codec;
+use ringtide_core::key::{CacheKey, KeySpace, LocalTier, Mode, Template, TemplateError};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -15,13 +16,15 @@ use crate::counters::Counters;
 use crate::error::{BoxError, Error};
 use crate::key::IntoKeyParts;
 use crate::loader::{Consistency, IntoLoaded, Loader};
+use crate::options::ReadOptions;
 
 /// A key space of a [`Cache`] whose values are `T`; cheap to clone.
 ///
 /// Keys are rendered by the key space's template, exactly as the invalidators render them.
 pub struct Space<T> {
-    cache: Cache,
-    state: Arc<SpaceState>,
+    pub(crate) cache: Cache,
+    pub(crate) state: Arc<SpaceState>,
+    pub(crate) options: ReadOptions,
     value: PhantomData<fn() -> T>,
 }
 
@@ -40,7 +43,24 @@ impl SpaceState {
 
 impl<T> Space<T> {
     pub(crate) fn new(cache: Cache, state: Arc<SpaceState>) -> Self {
-        Self { cache, state, value: PhantomData }
+        Self { cache, state, options: ReadOptions::new(), value: PhantomData }
+    }
+
+    /// The same key space, read with other settings.
+    ///
+    /// ```
+    /// # async fn example(products: ringtide::Space<String>) -> Result<(), ringtide::Error> {
+    /// use std::time::Duration;
+    /// use ringtide::ReadOptions;
+    ///
+    /// let patient = products.with(ReadOptions::new().timeout(Duration::from_millis(200)));
+    /// let tea = patient.get_or_load(42, || async { Ok::<_, std::io::Error>(Some("tea".to_owned())) }).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn with(&self, options: ReadOptions) -> Self {
+        Self { options, ..self.clone() }
     }
 
     /// The key space's settings.
@@ -75,7 +95,7 @@ impl<T: Serialize + DeserializeOwned + 'static> Space<T> {
         E: Into<BoxError> + 'static,
     {
         let key = self.key(parts)?;
-        self.cache.inner.read(key, &self.state, || Loader::new(false, move |_| loader())).await
+        self.cache.inner.read(key, &self.state, &self.options, || Loader::new(false, move |_| loader())).await
     }
 
     /// As [`Space::get_or_load`], with a loader that is told how new its load has to be.
@@ -97,13 +117,13 @@ impl<T: Serialize + DeserializeOwned + 'static> Space<T> {
         E: Into<BoxError> + 'static,
     {
         let key = self.key(parts)?;
-        self.cache.inner.read(key, &self.state, || Loader::new(true, loader)).await
+        self.cache.inner.read(key, &self.state, &self.options, || Loader::new(true, loader)).await
     }
 }
 
 impl<T> Clone for Space<T> {
     fn clone(&self) -> Self {
-        Self::new(self.cache.clone(), self.state.clone())
+        Self { options: self.options, ..Self::new(self.cache.clone(), self.state.clone()) }
     }
 }
 
@@ -117,80 +137,101 @@ impl<T> fmt::Debug for Space<T> {
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct SpaceSettings {
-    pub(crate) name: String,
-    template: String,
-    mode: Mode,
-    ttl: Duration,
-    ttl_jitter: f64,
-    negative_ttl: Duration,
+    space: KeySpace,
+    unreadable: Option<TemplateError>,
 }
 
 impl SpaceSettings {
     /// Begins with a name and a template such as `product:{pk}`: plain mode, an hour to live shortened by up to a
-    /// tenth at random, a minute for items that do not exist.
+    /// tenth at random, a minute for items that do not exist; nothing is served stale.
     pub fn new(name: impl Into<String>, template: impl Into<String>) -> Self {
-        Self {
-            name: name.into(),
-            template: template.into(),
-            mode: Mode::Plain,
-            ttl: KeySpace::DEFAULT_TTL,
-            ttl_jitter: KeySpace::DEFAULT_TTL_JITTER,
-            negative_ttl: KeySpace::DEFAULT_NEGATIVE_TTL,
-        }
+        let (template, unreadable) = match Template::parse(&template.into()) {
+            Ok(template) => (template, None),
+            Err(error) => (Template::whole(), Some(error)),
+        };
+        Self { space: KeySpace::new(name.into(), template), unreadable }
     }
 
     /// The settings of keys that are given as they are.
     pub(crate) fn raw() -> Self {
-        Self::new("raw", "{key}")
+        Self { space: KeySpace::new("raw", Template::whole()), unreadable: None }
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.space.name
     }
 
     /// Chooses how the key space is kept true.
     pub fn mode(mut self, mode: Mode) -> Self {
-        self.mode = mode;
+        self.space.mode = mode;
         self
     }
 
     /// Chooses how long an entry lives without an invalidation.
     pub fn ttl(mut self, ttl: Duration) -> Self {
-        self.ttl = ttl;
+        self.space.ttl = ttl;
         self
     }
 
     /// Chooses the part of a time to live, 0 to 0.9, by which it is shortened at random.
     pub fn ttl_jitter(mut self, part: f64) -> Self {
-        self.ttl_jitter = part;
+        self.space.ttl_jitter = part;
         self
     }
 
     /// Chooses how long "the item does not exist" lives.
     pub fn negative_ttl(mut self, ttl: Duration) -> Self {
-        self.negative_ttl = ttl;
+        self.space.negative_ttl = ttl;
+        self
+    }
+
+    /// Chooses how long after its time to live a value is still served, while it is loaded again in the background.
+    ///
+    /// An invalidated value is not served that way: only time passes by, no change.
+    pub fn stale_while_revalidate(mut self, window: Duration) -> Self {
+        self.space.stale_while_revalidate = window;
+        self
+    }
+
+    /// Chooses how long after its time to live, or its invalidation, a value is still served where its load fails.
+    pub fn stale_if_error(mut self, window: Duration) -> Self {
+        self.space.stale_if_error = window;
+        self
+    }
+
+    /// Chooses how eagerly values are loaded again in the background before their time to live is over: XFetch's β, 1
+    /// for about as long before as a load takes, 0 for never.
+    pub fn early_refresh(mut self, beta: f64) -> Self {
+        self.space.early_refresh = beta;
+        self
+    }
+
+    /// Chooses how values are encoded.
+    pub fn codec(mut self, codec: Codec) -> Self {
+        self.space.codec = codec;
+        self
+    }
+
+    /// Compresses payloads of more than `bytes` bytes (Zstandard).
+    pub fn compress_above(mut self, bytes: usize) -> Self {
+        self.space.compress_above = Some(bytes);
+        self
+    }
+
+    /// Chooses what is kept in this process's memory.
+    pub fn local(mut self, tier: LocalTier) -> Self {
+        self.space.local = tier;
         self
     }
 
     /// Checks the settings and adds what is wrong with them to `found`.
     pub(crate) fn validate(&self, found: &mut Vec<Violation>) -> Option<Arc<KeySpace>> {
-        let place = |field: &str| format!("spaces.{}.{field}", self.name);
         let before = found.len();
-        let template = Template::parse(&self.template)
-            .map_err(|e| found.push(Violation::new(place("key"), e.to_string(), "write for example \"product:{pk}\"")))
-            .ok();
-        if !(0.0..=0.9).contains(&self.ttl_jitter) {
-            let problem = format!("{} is out of range", self.ttl_jitter);
-            found.push(Violation::new(place("ttl_jitter"), problem, "use a part of the time to live, 0 to 0.9"));
+        if let Some(error) = &self.unreadable {
+            let place = format!("spaces.{}.key", self.space.name);
+            found.push(Violation::new(place, error.to_string(), "write for example \"product:{pk}\""));
         }
-        for (field, ttl) in [("ttl", self.ttl), ("negative_ttl", self.negative_ttl)] {
-            if ttl < Duration::from_millis(1) {
-                found.push(Violation::new(place(field), format!("{ttl:?} is too short"), "use at least 1ms"));
-            }
-        }
-        let space = KeySpace {
-            mode: self.mode.clone(),
-            ttl: self.ttl,
-            ttl_jitter: self.ttl_jitter,
-            negative_ttl: self.negative_ttl,
-            ..KeySpace::new(self.name.as_str(), template?)
-        };
-        (found.len() == before).then(|| Arc::new(space))
+        found.extend(self.space.violations());
+        (found.len() == before).then(|| Arc::new(self.space.clone()))
     }
 }

@@ -142,6 +142,24 @@ pub struct Reader {
     pub max_fallback_loads: usize,
     /// The longest value, in bytes, that travels in the message which wakes a waiter.
     pub inline_max: usize,
+    /// The most concurrent loads under leases of one ring shard, such as one that came back empty.
+    pub max_loads: usize,
+    /// How long a read may take altogether, where its caller sets no deadline; `None` for as long as loads and attempts take.
+    pub timeout: Option<Duration>,
+    /// How long a read waits for a load where a stale value may be served instead; `None` for as long as it takes.
+    pub soft_timeout: Option<Duration>,
+    /// The most bytes that are kept in this process's memory.
+    pub local_capacity: u64,
+    /// Calls that fail in a row before a ring shard is left alone for a while.
+    pub breaker_failures: u32,
+    /// How long a ring shard is left alone before one read tries it again.
+    pub breaker_pause: Duration,
+    /// Loads on behalf of second attempts, as a part of all loads: what is above it is not tried again.
+    pub retry_budget: f64,
+    /// Fills and invalidations of this process that failed and wait to be sent again.
+    pub retry_queue: usize,
+    /// How often the file or name that the ring's membership comes from is looked at.
+    pub watch: Duration,
 }
 
 impl Default for Valkey {
@@ -187,6 +205,15 @@ impl Default for Reader {
             max_attempts: 4,
             max_fallback_loads: 64,
             inline_max: 8 * 1024,
+            max_loads: 512,
+            timeout: None,
+            soft_timeout: None,
+            local_capacity: 64 * 1024 * 1024,
+            breaker_failures: 5,
+            breaker_pause: Duration::from_secs(1),
+            retry_budget: 0.2,
+            retry_queue: 10_000,
+            watch: Duration::from_secs(2),
         }
     }
 }
@@ -216,6 +243,10 @@ impl Reader {
             (self.load_timeout.is_zero(), "reader.load_timeout", "no load can end in no time", "use 1s or more"),
             (self.max_attempts == 0, "reader.max_attempts", "0 is out of range", "use at least 1"),
             (self.max_fallback_loads == 0, "reader.max_fallback_loads", "0 is out of range", "use at least 1"),
+            (self.max_loads == 0, "reader.max_loads", "0 is out of range", "use at least 1"),
+            (self.breaker_failures == 0, "reader.breaker_failures", "0 is out of range", "use at least 1"),
+            (!(0.0..=1.0).contains(&self.retry_budget), "reader.retry_budget", "it is out of range", "use 0 to 1"),
+            (self.watch.is_zero(), "reader.watch", "nothing can be looked at all the time", "use 1s or more"),
         ];
         let violated = rules.into_iter().filter(|(bad, ..)| *bad);
         violated.map(|(_, place, problem, remedy)| Violation::new(place, problem, remedy)).collect()
@@ -227,7 +258,7 @@ impl Config {
     /// membership an old owner may hold it.
     #[must_use]
     pub fn longest_ttl_ms(&self) -> u64 {
-        let longest = self.spaces.values().map(|space| space.ttl.max(space.negative_ttl)).max().unwrap_or_default();
+        let longest = self.spaces.values().map(|space| space.longest_life()).max().unwrap_or_default();
         u64::try_from(longest.as_millis()).unwrap_or(u64::MAX)
     }
 }

@@ -6,7 +6,7 @@ mod template;
 use std::fmt;
 use std::sync::Arc;
 
-pub use space::{KeySpace, Mode};
+pub use space::{KeySpace, Lifetime, LocalTier, Mode};
 pub use template::{KeyPart, Template, TemplateError};
 
 /// The longest key that is rendered, in bytes.

@@ -91,6 +91,9 @@ names! {
     describe_histogram READER_LOAD_TIME = "ringtide_reader_load_seconds", Seconds, "Duration of loads, by key space";
     describe_counter READER_LEASES = "ringtide_reader_leases_total", Count, "Lease calls, by key space and outcome";
     describe_counter READER_FILLS = "ringtide_reader_fills_total", Count, "Fill calls, by key space and outcome";
+    describe_counter READER_STALE = "ringtide_reader_stale_total", Count, "Reads answered by a stale value, by key space and reason";
+    describe_counter READER_EARLY = "ringtide_reader_early_refreshes_total", Count, "Values loaded again before their time to live was over, by key space";
+    describe_counter READER_LATE = "ringtide_reader_deadlines_exceeded_total", Count, "Reads whose deadline passed before there was a value, by key space";
     describe_counter READER_FALLBACKS = "ringtide_reader_fallbacks_total", Count, "Flights answered past a ring shard that failed, each for all who waited, by key space";
     describe_counter READER_UNCACHED = "ringtide_reader_uncached_total", Count, "Values returned uncached after the last attempt, by key space";
     describe_histogram READER_WAKE_TIME = "ringtide_reader_wake_seconds", Seconds, "How long waiters waited for another process's load";

@@ -116,13 +116,12 @@ impl Cell {
             },
         };
         Arc::new(KeySpace {
-            name: "fuzz".into(),
-            template: Template::parse("fuzz:{pk}").expect("a template"),
             mode,
             ttl: LONG,
             ttl_jitter: 0.0,
             negative_ttl: LONG,
-            keep_stale: rng.u8(..3) == 0,
+            stale_if_error: if rng.u8(..3) == 0 { LONG } else { Duration::ZERO },
+            ..KeySpace::new("fuzz", Template::parse("fuzz:{pk}").expect("a template"))
         })
     }
 }

@@ -1,18 +1,20 @@
 //! A lease that is held: extended while the load runs, and given back whatever happens.
 
 use std::convert::Infallible;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ringtide_core::key::CacheKey;
-use ringtide_core::valkey::{Fill, FillReply, Release, Shard, ShardError, Token};
+use ringtide_core::valkey::{Fill, FillReply, Release, ShardError, Token};
 use tokio::runtime::Handle;
 use tokio_util::task::TaskTracker;
 
 use crate::cache::Inner;
+use crate::shard::ReadShard;
 
 /// The right to fill one entry. Dropping it gives it back, so that waiters need not wait for its time to pass.
 pub(crate) struct HeldLease {
-    shard: Shard,
+    shard: Arc<ReadShard>,
     key: CacheKey,
     token: Token,
     tasks: TaskTracker,
@@ -20,8 +22,8 @@ pub(crate) struct HeldLease {
 }
 
 impl HeldLease {
-    pub(crate) fn new(inner: &Inner, key: CacheKey, token: Token) -> Self {
-        Self { shard: inner.shard(&key).shard.clone(), key, token, tasks: inner.tasks.clone(), ended: false }
+    pub(crate) fn new(inner: &Inner, shard: &Arc<ReadShard>, key: CacheKey, token: Token) -> Self {
+        Self { shard: Arc::clone(shard), key, token, tasks: inner.tasks.clone(), ended: false }
     }
 
     pub(crate) fn token(&self) -> Token {
@@ -32,7 +34,7 @@ impl HeldLease {
     pub(crate) async fn keep(&self, ttl: Duration) -> Infallible {
         loop {
             tokio::time::sleep(ttl / 3).await;
-            match self.shard.extend(&self.key, &self.token, ttl).await {
+            match self.shard.shard.extend(&self.key, &self.token, ttl).await {
                 Ok(true) | Err(_) => {}
                 // The load goes on: its caller began before whatever took the lease.
                 Ok(false) => std::future::pending().await,
@@ -42,7 +44,7 @@ impl HeldLease {
 
     /// Sends the fill; every answer but [`FillReply::Below`] ends the lease.
     pub(crate) async fn fill(&mut self, fill: &Fill) -> Result<FillReply, ShardError> {
-        let reply = self.shard.fill(&self.key, fill).await?;
+        let reply = self.shard.shard.fill(&self.key, fill).await?;
         self.ended = match reply {
             FillReply::Stored | FillReply::Void | FillReply::Older => true,
             FillReply::Below { .. } => false,
@@ -52,7 +54,7 @@ impl HeldLease {
 
     /// Gives the lease back and tells its waiters that the load failed.
     pub(crate) async fn release_failed(mut self, reason: &str) {
-        if self.shard.release(&self.key, &self.token, Release::Failed(reason)).await.is_ok() {
+        if self.shard.shard.release(&self.key, &self.token, Release::Failed(reason)).await.is_ok() {
             self.ended = true;
         }
     }
@@ -64,7 +66,7 @@ impl Drop for HeldLease {
         let (false, Ok(runtime)) = (self.ended, Handle::try_current()) else { return };
         let (shard, key, token) = (self.shard.clone(), self.key.clone(), self.token);
         let release = async move {
-            if let Err(error) = shard.release(&key, &token, Release::Retry).await {
+            if let Err(error) = shard.shard.release(&key, &token, Release::Retry).await {
                 tracing::debug!(key = %key, %error, "lease not given back, it expires");
             }
         };

@@ -89,7 +89,13 @@ pub(super) struct RawSpace {
     pub(super) ttl: Option<String>,
     pub(super) ttl_jitter: Option<f64>,
     pub(super) negative_ttl: Option<String>,
-    pub(super) keep_stale: Option<bool>,
+    pub(super) stale_while_revalidate: Option<String>,
+    pub(super) stale_if_error: Option<String>,
+    pub(super) early_refresh: Option<f64>,
+    pub(super) codec: Option<String>,
+    pub(super) compress_above: Option<i64>,
+    pub(super) local: Option<String>,
+    pub(super) local_ttl: Option<String>,
     #[serde(flatten)]
     pub(super) unknown: Unknown,
 }
@@ -143,6 +149,15 @@ pub(super) struct RawReader {
     pub(super) max_attempts: Option<i64>,
     pub(super) max_fallback_loads: Option<i64>,
     pub(super) inline_max: Option<i64>,
+    pub(super) max_loads: Option<i64>,
+    pub(super) timeout: Option<String>,
+    pub(super) soft_timeout: Option<String>,
+    pub(super) local_capacity: Option<i64>,
+    pub(super) breaker_failures: Option<i64>,
+    pub(super) breaker_pause: Option<String>,
+    pub(super) retry_budget: Option<f64>,
+    pub(super) retry_queue: Option<i64>,
+    pub(super) watch: Option<String>,
     #[serde(flatten)]
     pub(super) unknown: Unknown,
 }

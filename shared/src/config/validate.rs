@@ -219,6 +219,25 @@ impl Checker {
                 default.max_fallback_loads,
             ),
             inline_max: self.whole("reader.inline_max", raw.inline_max, 0..=1_048_576, default.inline_max),
+            max_loads: self.whole("reader.max_loads", raw.max_loads, 1..=100_000, default.max_loads),
+            timeout: raw.timeout.map(|text| self.duration("reader.timeout", Some(text), Duration::MAX)),
+            soft_timeout: raw.soft_timeout.map(|text| self.duration("reader.soft_timeout", Some(text), Duration::MAX)),
+            local_capacity: self.whole(
+                "reader.local_capacity",
+                raw.local_capacity,
+                0..=1_099_511_627_776,
+                default.local_capacity,
+            ),
+            breaker_failures: self.whole(
+                "reader.breaker_failures",
+                raw.breaker_failures,
+                1..=100_000,
+                default.breaker_failures,
+            ),
+            breaker_pause: self.duration("reader.breaker_pause", raw.breaker_pause, default.breaker_pause),
+            retry_budget: raw.retry_budget.unwrap_or(default.retry_budget),
+            retry_queue: self.whole("reader.retry_queue", raw.retry_queue, 0..=1_000_000, default.retry_queue),
+            watch: self.duration("reader.watch", raw.watch, default.watch),
         };
         self.violations.extend(reader.violations());
         reader

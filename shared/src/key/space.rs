@@ -1,9 +1,12 @@
 //! Key spaces: keys of one template that share a mode and their times to live.
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::Template;
+use crate::config::Violation;
+use crate::entry::Codec;
 
 /// How a key space is kept true.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,6 +39,37 @@ impl Mode {
     }
 }
 
+/// What a process keeps of a key space in its own memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LocalTier {
+    /// Nothing.
+    Off,
+    /// Values that answer only while a ring shard fails, for at most this long after they were read.
+    Fallback(Duration),
+    /// Values that answer first, for at most this long after they were read: so stale they can be.
+    Bounded(Duration),
+    /// Values that answer first, and that the server tells to forget when their entries change (`CLIENT TRACKING`); for
+    /// at most this long all the same.
+    Tracked(Duration),
+}
+
+impl LocalTier {
+    /// How long a value is kept where nothing else is said.
+    pub const DEFAULT_TTL: Duration = Duration::from_secs(1);
+
+    /// How long a tracked value is kept where nothing else is said.
+    pub const TRACKED_TTL: Duration = Duration::from_secs(60);
+}
+
+/// How long an entry that is written now lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lifetime {
+    /// How long the server keeps it.
+    pub ttl: Duration,
+    /// Until when it is fresh, in unix ms.
+    pub soft_expiry_ms: u64,
+}
+
 /// Keys of one template, and how their entries live.
 #[derive(Clone, Debug, PartialEq)]
 pub struct KeySpace {
@@ -51,8 +85,19 @@ pub struct KeySpace {
     pub ttl_jitter: f64,
     /// How long "the item does not exist" lives.
     pub negative_ttl: Duration,
-    /// Whether an invalidation keeps the payload, marked stale, for serving stale.
-    pub keep_stale: bool,
+    /// How long after its time to live a value is still served, while it is loaded again in the background.
+    pub stale_while_revalidate: Duration,
+    /// How long after its time to live, or its invalidation, a value is kept to be served where its load fails.
+    pub stale_if_error: Duration,
+    /// How eagerly values are loaded again before their time to live is over: XFetch's β (Vattani, Chierichetti and
+    /// Lowenstein, 2015), 0 for never.
+    pub early_refresh: f64,
+    /// How readers encode values; what they read says itself how it was encoded.
+    pub codec: Codec,
+    /// The length in bytes above which readers compress payloads; `None` for never.
+    pub compress_above: Option<usize>,
+    /// What readers keep in their own memory.
+    pub local: LocalTier,
 }
 
 impl KeySpace {
@@ -65,7 +110,10 @@ impl KeySpace {
     /// How long "the item does not exist" lives where nothing else is said.
     pub const DEFAULT_NEGATIVE_TTL: Duration = Duration::from_secs(60);
 
-    /// A key space in mode plain with the default times to live, which keeps nothing stale.
+    /// What readers keep in their own memory where nothing else is said.
+    pub const DEFAULT_LOCAL: LocalTier = LocalTier::Fallback(LocalTier::DEFAULT_TTL);
+
+    /// A key space in mode plain with the default times to live, which serves nothing stale.
     #[must_use]
     pub fn new(name: impl Into<Arc<str>>, template: Template) -> Self {
         Self {
@@ -75,16 +123,77 @@ impl KeySpace {
             ttl: Self::DEFAULT_TTL,
             ttl_jitter: Self::DEFAULT_TTL_JITTER,
             negative_ttl: Self::DEFAULT_NEGATIVE_TTL,
-            keep_stale: false,
+            stale_while_revalidate: Duration::ZERO,
+            stale_if_error: Duration::ZERO,
+            early_refresh: 0.0,
+            codec: Codec::Json,
+            compress_above: None,
+            local: Self::DEFAULT_LOCAL,
         }
     }
 
-    /// The time to live of a new entry; `random` is uniform in 0 to 1.
+    /// Finds every setting that no reader can work with.
     #[must_use]
-    pub fn jittered_ttl(&self, negative: bool, random: f64) -> Duration {
-        let ttl = if negative { self.negative_ttl } else { self.ttl };
-        let factor = 1.0 - self.ttl_jitter.clamp(0.0, 1.0) * random.clamp(0.0, 1.0);
-        ttl.mul_f64(factor).max(Duration::from_millis(1))
+    pub fn violations(&self) -> Vec<Violation> {
+        let short = |ttl: Duration| (ttl < Duration::from_millis(1)).then(|| format!("{ttl:?} is too short"));
+        let outside = |number: f64, range: RangeInclusive<f64>| {
+            (!range.contains(&number)).then(|| format!("{number} is out of range"))
+        };
+        let local = match self.local {
+            LocalTier::Off => None,
+            LocalTier::Fallback(ttl) | LocalTier::Bounded(ttl) | LocalTier::Tracked(ttl) => short(ttl),
+        };
+        let part = "use a part of the time to live, 0 to 0.9";
+        let rules = [
+            ("ttl_jitter", outside(self.ttl_jitter, 0.0..=0.9), part),
+            ("ttl", short(self.ttl), "use at least 1ms"),
+            ("negative_ttl", short(self.negative_ttl), "use at least 1ms"),
+            ("early_refresh", outside(self.early_refresh, 0.0..=100.0), "use 1, or 0 for never"),
+            ("local_ttl", local, "use at least 1ms"),
+        ];
+        let violation = |(field, problem, remedy): (&str, Option<String>, &str)| {
+            Some(Violation::new(format!("spaces.{}.{field}", self.name), problem?, remedy))
+        };
+        rules.into_iter().filter_map(violation).collect()
+    }
+
+    /// Whether an invalidation keeps the payload, marked stale.
+    #[must_use]
+    pub fn keeps_stale(&self) -> bool {
+        !self.stale_if_error.is_zero()
+    }
+
+    /// Whether values are kept past their time to live.
+    #[must_use]
+    pub fn serves_stale(&self) -> bool {
+        self.keeps_stale() || !self.stale_while_revalidate.is_zero()
+    }
+
+    /// The longest that an entry can live.
+    #[must_use]
+    pub fn longest_life(&self) -> Duration {
+        let kept = self.stale_while_revalidate.max(self.stale_if_error);
+        self.ttl.saturating_add(kept).max(self.negative_ttl)
+    }
+
+    /// How long an entry lives that is written at `now_ms` (unix ms): the key space's time to live, shortened by
+    /// `random`, uniform in 0 to 1, or the one that was chosen for it.
+    ///
+    /// What is chosen is cut to the key space's own time: for so long are an entry's earlier owners remembered when the
+    /// ring changes.
+    #[must_use]
+    pub fn lifetime(&self, chosen: Option<Duration>, negative: bool, now_ms: u64, random: f64) -> Lifetime {
+        let jittered = || {
+            let ttl = if negative { self.negative_ttl } else { self.ttl };
+            ttl.mul_f64(1.0 - self.ttl_jitter.clamp(0.0, 1.0) * random.clamp(0.0, 1.0))
+        };
+        let fresh = chosen
+            .map_or_else(jittered, |chosen| chosen.min(self.ttl.max(self.negative_ttl)))
+            .max(Duration::from_millis(1));
+        let fresh_ms = u64::try_from(fresh.as_millis()).unwrap_or(u64::MAX);
+        // "Does not exist" costs little to ask for again, and is never served past its time.
+        let kept = if negative { Duration::ZERO } else { self.stale_while_revalidate.max(self.stale_if_error) };
+        Lifetime { ttl: fresh.saturating_add(kept), soft_expiry_ms: now_ms.saturating_add(fresh_ms) }
     }
 }
 
@@ -99,8 +208,23 @@ mod tests {
             negative_ttl: Duration::from_millis(1),
             ..KeySpace::new("product", Template::parse("product:{pk}").unwrap())
         };
-        assert_eq!(space.jittered_ttl(false, 0.0), Duration::from_secs(100));
-        assert_eq!(space.jittered_ttl(false, 1.0), Duration::from_secs(90));
-        assert_eq!(space.jittered_ttl(true, 1.0), Duration::from_millis(1));
+        let of = |ttl| Lifetime { ttl, soft_expiry_ms: 7 + u64::try_from(ttl.as_millis()).unwrap() };
+        assert_eq!(space.lifetime(None, false, 7, 0.0), of(Duration::from_secs(100)));
+        assert_eq!(space.lifetime(None, false, 7, 1.0), of(Duration::from_secs(90)));
+        assert_eq!(space.lifetime(None, true, 7, 1.0), of(Duration::from_millis(1)));
+        assert_eq!(space.lifetime(Some(Duration::from_secs(5)), false, 7, 1.0), of(Duration::from_secs(5)));
+    }
+
+    #[test]
+    fn a_value_outlives_its_freshness_by_the_longer_window_and_an_absence_does_not() {
+        let space = KeySpace {
+            ttl_jitter: 0.0,
+            stale_while_revalidate: Duration::from_secs(5),
+            stale_if_error: Duration::from_secs(60),
+            ..KeySpace::new("product", Template::parse("product:{pk}").unwrap())
+        };
+        let value = space.lifetime(None, false, 0, 0.5);
+        assert_eq!(value, Lifetime { ttl: Duration::from_secs(3660), soft_expiry_ms: 3_600_000 });
+        assert_eq!(space.lifetime(None, true, 0, 0.5).ttl, Duration::from_secs(60));
     }
 }

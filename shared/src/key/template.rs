@@ -150,6 +150,13 @@ macro_rules! from_integers {
 from_integers!(u8, u16, u32, u64, u128, usize, i8, i16, i32, i64, i128, isize);
 
 impl Template {
+    /// The template of keys that are given whole: `{key}`.
+    #[must_use]
+    pub fn whole() -> Self {
+        let only = Placeholder { attribute: "key".to_owned(), after: String::new(), separator: None };
+        Self { text: "{key}".to_owned(), prefix: String::new(), placeholders: vec![only] }
+    }
+
     /// Reads a template.
     ///
     /// # Errors

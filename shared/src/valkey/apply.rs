@@ -7,7 +7,7 @@ use futures_util::future::BoxFuture;
 use futures_util::{FutureExt, StreamExt, stream};
 use redis::Cmd;
 
-use super::batch::{Call, Refresh, attempt_deadline, comparable, tombstone_ms};
+use super::batch::{Call, Refresh, attempt_deadline, comparable, keep_ms, tombstone_ms};
 use super::link::Links;
 use super::{Reach, Shard, ShardError, script};
 use crate::command::{Action, Command};
@@ -52,9 +52,9 @@ impl AddAssign for Applied {
 pub(super) struct Sorted<'a> {
     /// Dropped in sets.
     pub(super) plain: Vec<&'a Command>,
-    /// Compared or marked one by one, by what one call of the script has in common: whether values are kept as stale,
-    /// and the tombstone's milliseconds. There are hardly ever more than one or two.
-    pub(super) compared: BTreeMap<(bool, u32), Vec<(&'a Command, Version)>>,
+    /// Compared or marked one by one, by what one call of the script has in common: for how many milliseconds values
+    /// are kept as stale, and the tombstone's. There are hardly ever more than one or two.
+    pub(super) compared: BTreeMap<(u64, u32), Vec<(&'a Command, Version)>>,
     /// Replaced by new images.
     pub(super) refreshed: Vec<(&'a Command, Refresh<'a>)>,
 }
@@ -66,10 +66,10 @@ impl<'a> Sorted<'a> {
             match &command.action {
                 Action::Invalidate { version } => {
                     let version = comparable(command, *version);
-                    if version.is_none() && !command.space.keep_stale {
+                    if version.is_none() && !command.space.keeps_stale() {
                         sorted.plain.push(command);
                     } else {
-                        let common = (command.space.keep_stale, tombstone_ms(&command.space));
+                        let common = (keep_ms(&command.space), tombstone_ms(&command.space));
                         sorted.compared.entry(common).or_default().push((command, version));
                     }
                 }
@@ -107,9 +107,9 @@ impl Shard {
         for chunk in sorted.plain.chunks(BATCH) {
             calls.push(self.call(links, Call::Set(chunk)).boxed());
         }
-        for (&(keep_stale, tombstone_ms), alike) in &sorted.compared {
+        for (&(keep_ms, tombstone_ms), alike) in &sorted.compared {
             for chunk in alike.chunks(BATCH) {
-                calls.push(self.call(links, Call::Loop { commands: chunk, keep_stale, tombstone_ms }).boxed());
+                calls.push(self.call(links, Call::Loop { commands: chunk, keep_ms, tombstone_ms }).boxed());
             }
         }
         for chunk in sorted.refreshed.chunks(BATCH) {

@@ -23,7 +23,7 @@ pub(super) enum Call<'a> {
     /// Drops entries and takes their leases away.
     Set(&'a [&'a Command]),
     /// Compares versions, or keeps values as stale.
-    Loop { commands: &'a [(&'a Command, Version)], keep_stale: bool, tombstone_ms: u32 },
+    Loop { commands: &'a [(&'a Command, Version)], keep_ms: u64, tombstone_ms: u32 },
     /// Stores a new image.
     Refresh { command: &'a Command, refresh: &'a Refresh<'a>, deadline_ms: u64 },
 }
@@ -67,9 +67,9 @@ impl<'a> Call<'a> {
     pub(super) fn write(&self, call: &mut Cmd) {
         match self {
             Call::Set(commands) => names(call, commands.iter().copied()),
-            Call::Loop { commands, keep_stale, tombstone_ms } => {
+            Call::Loop { commands, keep_ms, tombstone_ms } => {
                 names(call, commands.iter().map(|(command, _)| *command));
-                call.arg(u8::from(*keep_stale)).arg(*tombstone_ms);
+                call.arg(*keep_ms).arg(*tombstone_ms);
                 for (_, version) in *commands {
                     call.arg(version.as_bytes());
                 }
@@ -123,9 +123,10 @@ impl Refresh<'_> {
             Image::Json(json) => (Header::value(Codec::Json), json.clone()),
             Image::Deleted => (Header::negative(), Bytes::new()),
         };
-        let ttl = space.jittered_ttl(header.state == State::Negative, fastrand::f64());
-        let header = Header { version: self.version, floor: self.version, ..header };
-        (Entry { header, payload }.to_bytes(), ttl)
+        let life = space.lifetime(None, header.state == State::Negative, unix_ms(), fastrand::f64());
+        let soft_expiry_ms = life.soft_expiry_ms;
+        let header = Header { version: self.version, floor: self.version, soft_expiry_ms, ..header };
+        (Entry { header, payload }.to_bytes(), life.ttl)
     }
 }
 
@@ -135,6 +136,11 @@ pub(super) fn comparable(command: &Command, version: Version) -> Version {
         Mode::Versioned { .. } => version,
         Mode::Plain | Mode::Settle { .. } => Version::NONE,
     }
+}
+
+/// For how long values that are invalidated are kept, marked stale; 0 for not at all.
+pub(super) fn keep_ms(space: &KeySpace) -> u64 {
+    if space.keeps_stale() { millis(space.stale_if_error) } else { 0 }
 }
 
 pub(super) fn tombstone_ms(space: &KeySpace) -> u32 {

@@ -125,13 +125,12 @@ pub fn fill_of(token: Token, entry: Bytes) -> Fill {
 
 pub fn space(mode: Mode, keep_stale: bool) -> Arc<KeySpace> {
     Arc::new(KeySpace {
-        name: "product".into(),
-        template: Template::parse("product:{pk}").unwrap(),
         mode,
         ttl: Duration::from_secs(100),
         ttl_jitter: 0.0,
         negative_ttl: Duration::from_secs(10),
-        keep_stale,
+        stale_if_error: if keep_stale { Duration::from_secs(60) } else { Duration::ZERO },
+        ..KeySpace::new("product", Template::parse("product:{pk}").unwrap())
     })
 }
 

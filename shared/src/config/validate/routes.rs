@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use super::Checker;
 use crate::config::raw::{RawRoute, RawSpace};
-use crate::key::{KeySpace, Mode, Template};
+use crate::entry::Codec;
+use crate::key::{KeySpace, LocalTier, Mode, Template};
 use crate::record::EventName;
 use crate::route::{Route, RouteAction};
 
@@ -70,14 +71,57 @@ impl Checker {
             }
         };
         let ttl_jitter = raw.ttl_jitter.unwrap_or(KeySpace::DEFAULT_TTL_JITTER);
-        if !(0.0..=0.9).contains(&ttl_jitter) {
-            let remedy = "use a part of the time to live, 0 to 0.9";
-            self.refuse(at("ttl_jitter"), format!("{ttl_jitter} is out of range"), remedy);
-        }
         let ttl = self.duration(&at("ttl"), raw.ttl, KeySpace::DEFAULT_TTL);
         let negative_ttl = self.duration(&at("negative_ttl"), raw.negative_ttl, KeySpace::DEFAULT_NEGATIVE_TTL);
-        let keep_stale = raw.keep_stale.unwrap_or(false);
-        Some(KeySpace { mode, ttl, ttl_jitter, negative_ttl, keep_stale, ..KeySpace::new(name, template?) })
+        let window = |check: &mut Self, field: &str, text: Option<String>| {
+            let text = text.filter(|text| !matches!(text.as_str(), "0" | "0s" | "0ms"));
+            check.duration(&at(field), text, Duration::ZERO)
+        };
+        let stale_while_revalidate = window(self, "stale_while_revalidate", raw.stale_while_revalidate);
+        let stale_if_error = window(self, "stale_if_error", raw.stale_if_error);
+        let early_refresh = raw.early_refresh.unwrap_or(0.0);
+        let codec = match raw.codec.as_deref().unwrap_or("json") {
+            "json" => Codec::Json,
+            "messagepack" => Codec::MessagePack,
+            "raw" => Codec::Raw,
+            other => {
+                self.refuse(at("codec"), format!("{other:?} is not a codec"), "use json, messagepack or raw");
+                Codec::Json
+            }
+        };
+        let compress_above =
+            raw.compress_above.map(|bytes| self.whole(&at("compress_above"), Some(bytes), 1..=1_048_576, 1));
+        let local = self.local(&at("local"), raw.local.as_deref(), raw.local_ttl);
+        let space = KeySpace {
+            mode,
+            ttl,
+            ttl_jitter,
+            negative_ttl,
+            stale_while_revalidate,
+            stale_if_error,
+            early_refresh,
+            codec,
+            compress_above,
+            local,
+            ..KeySpace::new(name, template?)
+        };
+        self.violations.extend(space.violations());
+        Some(space)
+    }
+
+    fn local(&mut self, place: &str, name: Option<&str>, ttl: Option<String>) -> LocalTier {
+        let named = match name {
+            None | Some("fallback") => LocalTier::Fallback,
+            Some("bounded") => LocalTier::Bounded,
+            Some("tracked") => LocalTier::Tracked,
+            Some("off") => return LocalTier::Off,
+            Some(other) => {
+                self.refuse(place, format!("{other:?} is no tier"), "use off, fallback, bounded or tracked");
+                return LocalTier::Off;
+            }
+        };
+        let default = if name == Some("tracked") { LocalTier::TRACKED_TTL } else { LocalTier::DEFAULT_TTL };
+        named(self.duration(&format!("{place}_ttl"), ttl, default))
     }
 
     pub(super) fn route(

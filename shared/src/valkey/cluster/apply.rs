@@ -45,10 +45,10 @@ impl Shard {
             calls.extend(commands.chunks(BATCH).map(|chunk| (*slot, Call::Set(chunk))));
         }
         for (common, slots) in &compared {
-            let (keep_stale, tombstone_ms) = **common;
+            let (keep_ms, tombstone_ms) = **common;
             for (slot, commands) in slots {
                 for chunk in commands.chunks(BATCH) {
-                    calls.push((*slot, Call::Loop { commands: chunk, keep_stale, tombstone_ms }));
+                    calls.push((*slot, Call::Loop { commands: chunk, keep_ms, tombstone_ms }));
                 }
             }
         }

@@ -1,7 +1,7 @@
--- KEYS: n entries, then their n locks in the same order. ARGV: '1' to keep values as stale, the tombstone's time to live
--- in ms (0 for none), then n versions. Returns absent, dropped, marked, older, voided.
+-- KEYS: n entries, then their n locks in the same order. ARGV: for how many ms values are kept as stale (0 for not), the
+-- tombstone's time to live in ms (0 for none), then n versions. Returns absent, dropped, marked, older, voided.
 local n = #KEYS / 2
-local keep, tombstone = ARGV[1] == '1', tonumber(ARGV[2])
+local keep, tombstone = tonumber(ARGV[1]), tonumber(ARGV[2])
 local absent, dropped, marked, older, voided = 0, 0, 0, 0, 0
 local failed
 
@@ -15,10 +15,12 @@ for i = 1, n do
   local key, version = KEYS[i], ARGV[i + 2]
   local head, state
   if not gone[key] then head, state = look(key) end
-  local kept = keep and (state == VALUE or state == STALE) and is_kept_whole(key, head)
+  local kept = keep > 0 and (state == VALUE or state == STALE) and is_kept_whole(key, head)
 
   if version == NONE then
     if kept and (state == STALE or type(redis.pcall('SETRANGE', key, 5, '\3')) == 'number') then
+      -- Counted from the first mark, however often it is repeated.
+      redis.call('PEXPIRE', key, keep, 'LT')
       marked = marked + 1
     elseif head then
       gone[key] = true
@@ -29,6 +31,7 @@ for i = 1, n do
   elseif state and not higher(version, max(version_of(head), floor_of(head))) and is_kept_whole(key, head) then
     older = older + 1
   elseif kept and type(redis.pcall('SETRANGE', key, 5, '\3' .. head:sub(7, 36) .. version)) == 'number' then
+    redis.call('PEXPIRE', key, keep, 'LT')
     -- The floor has to outlive loads that lag, as a tombstone would.
     if tombstone > 0 then redis.call('PEXPIRE', key, tombstone, 'GT') end
     marked = marked + 1

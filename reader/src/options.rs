@@ -1,0 +1,107 @@
+//! What a caller asks of its reads beyond its key space's settings.
+
+use std::time::Duration;
+
+use ringtide_core::config::Reader;
+use ringtide_core::key::KeySpace;
+
+/// Settings for some reads, in place of those of their key space; see [`crate::Space::with`].
+///
+/// Windows of serving stale reach only as far as the entry was kept when it was written.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[must_use]
+pub struct ReadOptions {
+    pub(crate) ttl: Option<Duration>,
+    pub(crate) stale_while_revalidate: Option<Duration>,
+    pub(crate) stale_if_error: Option<Duration>,
+    pub(crate) early_refresh: Option<f64>,
+    pub(crate) timeout: Option<Duration>,
+    pub(crate) soft_timeout: Option<Duration>,
+    pub(crate) fresh: bool,
+}
+
+/// How far a value may be from fresh, in ms.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Tolerance {
+    pub(crate) revalidate_ms: u64,
+    pub(crate) error_ms: u64,
+    pub(crate) early_refresh: f64,
+}
+
+impl ReadOptions {
+    /// Begins with the key space's settings.
+    pub const fn new() -> Self {
+        Self {
+            ttl: None,
+            stale_while_revalidate: None,
+            stale_if_error: None,
+            early_refresh: None,
+            timeout: None,
+            soft_timeout: None,
+            fresh: false,
+        }
+    }
+
+    /// Chooses how long an entry lives that these reads store; cut to the key space's own time to live.
+    pub const fn ttl(mut self, ttl: Duration) -> Self {
+        self.ttl = Some(ttl);
+        self
+    }
+
+    /// Chooses how long after its time to live a value is served while it is loaded again; zero for never.
+    pub const fn stale_while_revalidate(mut self, window: Duration) -> Self {
+        self.stale_while_revalidate = Some(window);
+        self
+    }
+
+    /// Chooses how long after its time to live a value is served where its load fails; zero for never.
+    pub const fn stale_if_error(mut self, window: Duration) -> Self {
+        self.stale_if_error = Some(window);
+        self
+    }
+
+    /// Chooses how eagerly values are loaded again before their time to live is over; 0 for never.
+    pub const fn early_refresh(mut self, beta: f64) -> Self {
+        self.early_refresh = Some(beta);
+        self
+    }
+
+    /// Chooses how long a read may take altogether; then it ends with a stale value, where there is one that may be
+    /// served, or with [`crate::Error::DeadlineExceeded`]. The load goes on for others.
+    pub const fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = Some(timeout);
+        self
+    }
+
+    /// Chooses how long a read waits for a load where a stale value may be served instead.
+    pub const fn soft_timeout(mut self, timeout: Duration) -> Self {
+        self.soft_timeout = Some(timeout);
+        self
+    }
+
+    /// Loads in any case, and stores what was loaded.
+    pub const fn fresh(mut self) -> Self {
+        self.fresh = true;
+        self
+    }
+
+    pub(crate) fn tolerance(&self, space: &KeySpace) -> Tolerance {
+        let ms = |own: Option<Duration>, usual: Duration| {
+            u64::try_from(own.unwrap_or(usual).as_millis()).unwrap_or(u64::MAX)
+        };
+        Tolerance {
+            revalidate_ms: ms(self.stale_while_revalidate, space.stale_while_revalidate),
+            error_ms: ms(self.stale_if_error, space.stale_if_error),
+            early_refresh: self.early_refresh.unwrap_or(space.early_refresh),
+        }
+    }
+
+    #[inline]
+    pub(crate) fn timeout_or(&self, settings: &Reader) -> Option<Duration> {
+        self.timeout.or(settings.timeout)
+    }
+
+    pub(crate) fn soft_timeout_or(&self, settings: &Reader) -> Option<Duration> {
+        self.soft_timeout.or(settings.soft_timeout)
+    }
+}
