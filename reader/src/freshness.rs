@@ -20,10 +20,10 @@ pub(crate) enum Freshness {
 }
 
 impl Tolerance {
-    /// Whether only the server's own clock counts, as it does where nothing is served stale.
+    /// Whether only the server's own clock counts, as it does where nothing is kept past its time.
     #[inline]
     pub(crate) fn is_none(&self) -> bool {
-        self.revalidate_ms == 0 && self.error_ms == 0 && self.early_refresh <= 0.0
+        !self.kept && self.early_refresh <= 0.0
     }
 
     /// Judges an entry at `now_ms`, unix ms by this process's clock; `random` is uniform in 0 to 1.
@@ -66,8 +66,8 @@ mod tests {
 
     use super::*;
 
-    const NONE: Tolerance = Tolerance { revalidate_ms: 0, error_ms: 0, early_refresh: 0.0 };
-    const BOTH: Tolerance = Tolerance { revalidate_ms: 10, error_ms: 100, early_refresh: 0.0 };
+    const NONE: Tolerance = Tolerance { revalidate_ms: 0, error_ms: 0, early_refresh: 0.0, kept: false };
+    const BOTH: Tolerance = Tolerance { revalidate_ms: 10, error_ms: 100, early_refresh: 0.0, kept: true };
 
     fn value(soft_expiry_ms: u64) -> Header {
         Header { soft_expiry_ms, load_cost_us: 1_000_000, ..Header::value(Codec::Json) }

@@ -26,6 +26,8 @@ pub(crate) struct Tolerance {
     pub(crate) revalidate_ms: u64,
     pub(crate) error_ms: u64,
     pub(crate) early_refresh: f64,
+    /// Entries are kept past their time, whatever these reads tolerate.
+    pub(crate) kept: bool,
 }
 
 impl ReadOptions {
@@ -93,6 +95,7 @@ impl ReadOptions {
             revalidate_ms: ms(self.stale_while_revalidate, space.stale_while_revalidate),
             error_ms: ms(self.stale_if_error, space.stale_if_error),
             early_refresh: self.early_refresh.unwrap_or(space.early_refresh),
+            kept: space.serves_stale(),
         }
     }
 

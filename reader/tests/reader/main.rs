@@ -8,4 +8,5 @@ mod herd;
 mod invalidation;
 mod outage;
 mod settings;
+mod stale;
 mod support;

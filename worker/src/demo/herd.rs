@@ -104,7 +104,10 @@ impl Herd {
 
 /// What a process of the herd does: connects, says so, waits for a line, reads, tells what it saw.
 pub(crate) async fn join(config: &Path, endpoint: &str, pk: &str, readers: usize) -> Result<(), DemoError> {
-    let cache = Cache::from_config(Config::load(config, [])?).await?;
+    let mut config = Config::load(config, [])?;
+    // The herd keeps a small machine's processors to itself for seconds, in which nothing extends a lease.
+    config.reader.lease_ttl = Duration::from_secs(10);
+    let cache = Cache::from_config(config).await?;
     let products = cache.space::<Product>("product")?;
     let catalog = Catalog::connect(endpoint);
     let (mut stdin, mut stdout) = (BufReader::new(tokio::io::stdin()).lines(), tokio::io::stdout());
