@@ -17,9 +17,9 @@ pub(crate) const STATE_AT: usize = 5;
 const CODEC_AT: usize = 6;
 pub(crate) const VERSION_AT: usize = 8;
 pub(crate) const FLOOR_AT: usize = VERSION_AT + Version::LEN;
-const SOFT_EXPIRY_AT: usize = FLOOR_AT + Version::LEN;
+pub(crate) const SOFT_EXPIRY_AT: usize = FLOOR_AT + Version::LEN;
 const LOAD_COST_AT: usize = SOFT_EXPIRY_AT + 8;
-const PAYLOAD_LEN_AT: usize = LOAD_COST_AT + 4;
+pub(crate) const PAYLOAD_LEN_AT: usize = LOAD_COST_AT + 4;
 
 /// What an entry stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

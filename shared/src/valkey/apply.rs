@@ -98,6 +98,8 @@ impl Shard {
             Reach::One(links) => self.apply_to(links, &sorted, deadline_ms).await,
             #[cfg(feature = "cluster")]
             Reach::Cluster(cluster) => self.apply_spread(cluster, &sorted, deadline_ms).boxed().await,
+            #[cfg(feature = "memory")]
+            Reach::Memory(server) => server.apply(&sorted, deadline_ms),
         }
     }
 

@@ -39,6 +39,8 @@ impl Shard {
                 let locks = cluster.unlink(locks, |name| is_lock_of(name, prefix), pause).await?;
                 Ok(locks + cluster.unlink(entries, |_| true, pause).await?)
             }
+            #[cfg(feature = "memory")]
+            Reach::Memory(server) => server.flush(prefix),
         }
     }
 
@@ -87,6 +89,8 @@ impl Shard {
             }
             #[cfg(feature = "cluster")]
             Reach::Cluster(cluster) => found.extend(cluster.names(&pattern).await?),
+            #[cfg(feature = "memory")]
+            Reach::Memory(server) => found.extend(server.names(prefix)?),
         }
         Ok(found.into_iter().filter_map(|name| String::from_utf8(name).ok()).collect())
     }
@@ -145,6 +149,8 @@ impl Shard {
             Reach::One(links) => Ok(vec![links.ask(command).await?]),
             #[cfg(feature = "cluster")]
             Reach::Cluster(cluster) => cluster.ask_all(command).await,
+            #[cfg(feature = "memory")]
+            Reach::Memory(server) => server.ask(command).map(|answer| vec![answer]),
         }
     }
 }
@@ -205,7 +211,7 @@ fn escaped(prefix: &str) -> String {
 }
 
 /// Whether a name is that of a lock whose key begins with `prefix`, in either of the two forms of lock names.
-fn is_lock_of(name: &[u8], prefix: &str) -> bool {
+pub(super) fn is_lock_of(name: &[u8], prefix: &str) -> bool {
     let Some(rest) = name.strip_prefix(LOCKS.as_bytes()) else { return false };
     rest.starts_with(prefix.as_bytes()) || rest.strip_prefix(b"{").is_some_and(|key| key.starts_with(prefix.as_bytes()))
 }

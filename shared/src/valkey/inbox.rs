@@ -73,6 +73,11 @@ impl Shard {
             Reach::One(links) => Server::One(links.dialer().clone()),
             #[cfg(feature = "cluster")]
             Reach::Cluster(cluster) => Server::Any(cluster.members()),
+            #[cfg(feature = "memory")]
+            Reach::Memory(server) => {
+                let task = tokio::spawn(server.subscribe(&channel, sender)).abort_handle();
+                return Inbox { channel, events, task };
+            }
         };
         let subscription =
             Subscription { shard: self.name().clone(), server, channel: channel.clone(), events: sender };
