@@ -1,6 +1,7 @@
 //! Building a cache: settings by hand or from a file, every violation at once.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,17 +10,21 @@ use futures_util::future::join_all;
 use ringtide_core::clock::unix_ms;
 use ringtide_core::config::{self, Config, ConfigError, Secret, Violation};
 use ringtide_core::key::KeySpace;
-use ringtide_core::ring::{Membership, Placement, Ring, ShardName, ShardSpec};
-use ringtide_core::valkey::{ConnectError, Credentials, Shard, Token};
+use ringtide_core::ring::{Membership, Placement, Ring, RingHistory, ShardName, ShardSpec};
+#[cfg(feature = "memory")]
+use ringtide_core::valkey::MemoryServer;
+use ringtide_core::valkey::{Credentials, Token};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::cache::{Cache, Inner};
+use crate::codec;
 use crate::flight::Flights;
-use crate::inbox;
-use crate::shard::ReadShard;
+use crate::load::Failures;
+use crate::local::Local;
+use crate::retry::Retries;
 use crate::space::{SpaceSettings, SpaceState};
-use crate::topology::Topology;
+use crate::topology::{self, Changes, Connector, Source, Topology};
 
 /// Collects a cache's settings; [`CacheBuilder::build`] checks them.
 #[derive(Clone, Debug)]
@@ -28,6 +33,9 @@ pub struct CacheBuilder {
     valkey: config::Valkey,
     credentials: Option<Arc<dyn Credentials>>,
     ring: Membership,
+    #[cfg(feature = "memory")]
+    memory: Vec<MemoryServer>,
+    watched: Option<Source>,
     configured: BTreeMap<String, Arc<KeySpace>>,
     spaces: Vec<SpaceSettings>,
     raw: SpaceSettings,
@@ -40,6 +48,9 @@ impl Default for CacheBuilder {
             valkey: config::Valkey::default(),
             credentials: None,
             ring: Membership { epoch: 1, changed_at_ms: 0, placement: Placement::default(), shards: Vec::new() },
+            #[cfg(feature = "memory")]
+            memory: Vec::new(),
+            watched: None,
             configured: BTreeMap::new(),
             spaces: Vec::new(),
             raw: SpaceSettings::raw(),
@@ -74,6 +85,51 @@ impl CacheBuilder {
     /// Adds a ring shard that takes `weight` times the keys of one with weight 1.
     pub fn weighted_shard(mut self, name: impl Into<String>, address: impl Into<String>, weight: u32) -> Self {
         self.ring.shards.push(ShardSpec { name: ShardName::from(name.into()), address: address.into(), weight });
+        self
+    }
+
+    /// Takes all addresses that `name:port` resolves to as the ring shards, each named by its address, and asks the DNS
+    /// again every [`watch`](config::Reader::watch): other addresses are the ring's next membership.
+    ///
+    /// An answer that fails or is empty changes nothing. It has to be what the invalidators use, and they have to know of
+    /// an address first; encrypted connections need certificates for the addresses. The last call of this and
+    /// [`CacheBuilder::watch_file`] counts.
+    pub fn ring_from_dns(mut self, name: impl Into<String>) -> Self {
+        self.watched = Some(Source::Dns(name.into()));
+        self
+    }
+
+    /// Reads a configuration file again every [`watch`](config::Reader::watch) and takes its `[ring]` where that has a
+    /// higher epoch; everything else of it counts at the start only.
+    ///
+    /// A file that cannot be used, or that has another ring of the same epoch, changes nothing and is logged and counted.
+    pub fn watch_file(mut self, path: impl Into<PathBuf>) -> Self {
+        self.watched = Some(Source::File(path.into()));
+        self
+    }
+
+    /// Puts the ring into this process's memory, in place of all ring shards named so far: for tests of applications,
+    /// which then run the whole cache without a server. Key spaces and all other settings count as they do elsewhere.
+    ///
+    /// For outages, evictions and time that passes, make the servers and give them to [`CacheBuilder::memory_shard`].
+    #[cfg(feature = "memory")]
+    pub fn in_memory(mut self) -> Self {
+        self.ring.shards.clear();
+        self.memory.clear();
+        self.watched = None;
+        self.valkey = config::Valkey::default();
+        self.credentials = None;
+        self.memory_shard(&MemoryServer::new("memory"))
+    }
+
+    /// Adds a ring shard in this process's memory; the same server may be given to several caches, as if these were
+    /// processes.
+    #[cfg(feature = "memory")]
+    pub fn memory_shard(mut self, server: &MemoryServer) -> Self {
+        let name = server.name().clone();
+        let address = format!("memory:{name}");
+        self.ring.shards.push(ShardSpec { name, address, weight: 1 });
+        self.memory.push(server.clone());
         self
     }
 
@@ -153,54 +209,96 @@ impl CacheBuilder {
     ///
     /// # Errors
     /// [`ConfigError::Invalid`] with every violation. A ring shard that is down is none: its reads go to the loader.
-    pub async fn build(self) -> Result<Cache, ConfigError> {
+    pub async fn build(mut self) -> Result<Cache, ConfigError> {
         let mut found = Vec::new();
+        self.resolve(&mut found).await;
         let spaces = self.spaces(&mut found);
         let raw = self.raw.validate(&mut found);
         found.extend(self.reader.violations());
         let ring = Ring::new(self.ring.clone()).map_err(|errors| found.extend(errors.into_iter().map(Violation::from)));
         found.extend(self.valkey.violation_of(&self.ring));
-        let channel = channel();
+        let (tasks, work, ended) = (TaskTracker::new(), TaskTracker::new(), CancellationToken::new());
+        // So that waiting for it ends whenever nothing is under way.
+        work.close();
+        let kept = spaces.values().map(|space| &*space.settings).chain(raw.as_deref());
+        let local = Arc::new(Local::new(&self.reader, kept));
+        let connector = Connector {
+            local: local.clone(),
+            valkey: self.valkey.clone(),
+            credentials: self.credentials.clone(),
+            channel: channel(),
+            settings: self.reader.clone(),
+            #[cfg(feature = "memory")]
+            memory: self.memory.clone(),
+            tasks: tasks.clone(),
+            ended: ended.clone(),
+        };
         let mut shards = Vec::new();
         for spec in ring.iter().flat_map(Ring::shards) {
-            match self.connect(spec) {
-                Ok(shard) => {
-                    shards.push(Arc::new(ReadShard::new(shard, channel.clone(), &self.reader)));
-                }
+            match connector.open(spec) {
+                Ok(shard) => shards.push(shard),
                 Err(error) => found.push(Violation::split("valkey", &error.to_string())),
             }
         }
         let (Ok(ring), Some(raw), true) = (ring, raw, found.is_empty()) else {
             return Err(ConfigError::Invalid { path: None, violations: found });
         };
-        let (tasks, ended) = (TaskTracker::new(), CancellationToken::new());
-        for shard in &shards {
-            let deliver = inbox::deliver(shard.shard.inbox(&channel), Arc::clone(&shard.waiters));
-            tasks.spawn(ended.clone().run_until_cancelled_owned(deliver));
-        }
+        let window_ms = self.window_ms(spaces.values().map(|space| &*space.settings).chain([&*raw]));
+        let topology = Topology::new(RingHistory::new(ring, window_ms), shards.clone().into());
+        let changes = Changes::new(connector);
+        changes.at(&topology);
         let cache = Cache::new(Inner {
-            topology: ArcSwap::from_pointee(Topology { ring, shards: shards.clone().into() }),
-            settings: self.reader,
+            topology: ArcSwap::from_pointee(topology),
+            changes,
+            settings: self.reader.clone(),
             spaces,
             raw: SpaceState::new(raw),
             flights: Flights::new(),
+            local,
+            retries: Retries::new(self.reader.retry_queue, work.clone(), ended.clone()),
+            failures: Failures::new(),
             tasks,
+            work,
             ended,
         });
+        cache.inner.attend(cache.inner.local.ticking());
         // A process that reads before it is connected would send its first reads to the origin.
-        let connecting = shards.iter().map(|shard| async {
-            if let Err(error) = shard.shard.ready(self.valkey.connect_timeout).await {
-                shard.failed(&error);
-            }
-        });
-        join_all(connecting).await;
+        join_all(shards.iter().map(|shard| cache.inner.changes.connector.ready(shard))).await;
+        if let Some(source) = self.watched {
+            cache.inner.attend(topology::watch(cache.inner.clone(), source));
+        }
         Ok(cache)
     }
 
-    fn connect(&self, spec: &ShardSpec) -> Result<Shard, ConnectError> {
-        match &self.credentials {
-            Some(credentials) => Shard::connect_as(spec, &self.valkey, Arc::clone(credentials)),
-            None => Shard::connect(spec, &self.valkey),
+    /// For how long after a change of the ring an entry can live that was stored by the membership before: its time to
+    /// live, from the end of a load that began when this process had not learned of the change.
+    fn window_ms<'a>(&self, spaces: impl Iterator<Item = &'a KeySpace>) -> u64 {
+        let longest = spaces.map(KeySpace::longest_life).max().unwrap_or_default();
+        let reader = &self.reader;
+        let window = [reader.load_timeout, reader.lease_ttl, reader.watch, reader.watch]
+            .iter()
+            .fold(longest, |sum, part| sum.saturating_add(*part));
+        u64::try_from(window.as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// Asks the DNS for the ring shards, where they come from it.
+    async fn resolve(&mut self, found: &mut Vec<Violation>) {
+        let Some(Source::Dns(name)) = &self.watched else { return };
+        if !self.ring.shards.is_empty() {
+            found.push(Violation::new(
+                "ring.shards",
+                format!("ring shards are named, and {name} is to be resolved to them"),
+                "name them, or the host that resolves to them",
+            ));
+            return;
+        }
+        match topology::addresses_of(name).await {
+            Ok(addresses) => self.ring.shards = topology::shards_of(&addresses),
+            Err(error) => found.push(Violation::new(
+                "ring.shards",
+                format!("{name} is not resolved: {error}"),
+                "write host:port of a name that the DNS knows",
+            )),
         }
     }
 
@@ -215,6 +313,7 @@ impl CacheBuilder {
                 spaces.insert(settings.name().to_owned(), space);
             }
         }
+        found.extend(spaces.values().flat_map(|space| codec::violations(space)));
         spaces.into_iter().map(|(name, space)| (name, SpaceState::new(space))).collect()
     }
 }

@@ -10,6 +10,7 @@ use ringtide_core::config::{self, Config, ConfigError};
 use ringtide_core::key::CacheKey;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
@@ -18,12 +19,15 @@ use crate::builder::CacheBuilder;
 use crate::error::{BoxError, Error};
 use crate::flight::Flights;
 use crate::key::IntoKey;
+use crate::load::Failures;
 use crate::loader::{IntoLoaded, Loader};
+use crate::local::Local;
 use crate::lookup::{Found, Miss};
 use crate::options::ReadOptions;
+use crate::retry::Retries;
 use crate::shard::ReadShard;
 use crate::space::{Space, SpaceState};
-use crate::topology::Topology;
+use crate::topology::{self, Changes, Topology};
 
 /// A read-through cache on a ring of Valkey servers; cheap to clone, and `Send + Sync`.
 ///
@@ -36,12 +40,22 @@ pub struct Cache {
 
 pub(crate) struct Inner {
     pub(crate) topology: ArcSwap<Topology>,
+    pub(crate) changes: Changes,
     pub(crate) settings: config::Reader,
     pub(crate) spaces: BTreeMap<String, Arc<SpaceState>>,
     /// The settings of keys that are given as they are.
     pub(crate) raw: Arc<SpaceState>,
     pub(crate) flights: Arc<Flights>,
+    /// What is kept in this process's memory.
+    pub(crate) local: Arc<Local>,
+    /// What is sent again until it is answered.
+    pub(crate) retries: Arc<Retries>,
+    /// Errors of loads that are shared for a short while.
+    pub(crate) failures: Failures,
+    /// Tasks that end with the cache.
     pub(crate) tasks: TaskTracker,
+    /// Tasks that end by themselves; closed from the start.
+    pub(crate) work: TaskTracker,
     pub(crate) ended: CancellationToken,
 }
 
@@ -52,15 +66,13 @@ impl Cache {
     }
 
     /// Builds a cache from the file that the worker uses too, with the environment's overrides; must be called in a
-    /// Tokio runtime.
+    /// Tokio runtime. Changes of the ring's membership in the file are followed; see [`CacheBuilder::watch_file`].
     ///
     /// # Errors
     /// [`ConfigError`]: the file cannot be read, or every violation in it at once. A ring shard that is down is none.
     pub async fn from_config_file(path: impl AsRef<Path>) -> Result<Self, ConfigError> {
-        let utf8 = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
-            Some((name.into_string().ok()?, value.into_string().ok()?))
-        };
-        Self::from_config(Config::load(path.as_ref(), std::env::vars_os().filter_map(utf8))?).await
+        let path = path.as_ref();
+        Self::builder().config(Config::load(path, topology::environment())?).watch_file(path).build().await
     }
 
     /// Builds a cache from a configuration; must be called in a Tokio runtime.
@@ -123,11 +135,14 @@ impl Cache {
     }
 
     /// Ends the loads under way, gives their leases back and waits until that is done; reads that wait for them end
-    /// with [`Error::Closed`].
+    /// with [`Error::Closed`]. Fills and invalidations that wait to be sent again are tried once more, for at most a
+    /// second.
     pub async fn close(self) {
         self.inner.ended.cancel();
         self.inner.tasks.close();
         self.inner.tasks.wait().await;
+        self.inner.work.wait().await;
+        self.inner.retries.finish().await;
     }
 }
 
@@ -138,15 +153,39 @@ impl Inner {
         Arc::clone(self.topology.load().owner(key))
     }
 
-    /// Runs a task until it or the cache ends.
+    /// Runs a task that ends by itself, or with the cache; [`Cache::settled`] waits for it.
     pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         let ended = self.ended.clone();
-        self.tasks.spawn(async move { ended.run_until_cancelled(task).await });
+        self.work.spawn(async move { ended.run_until_cancelled(task).await });
+    }
+
+    /// Runs a task that goes on until the cache ends, or for as long as others take.
+    pub(crate) fn attend(&self, task: impl Future<Output = ()> + Send + 'static) -> JoinHandle<Option<()>> {
+        let ended = self.ended.clone();
+        self.tasks.spawn(async move { ended.run_until_cancelled(task).await })
     }
 
     /// Looks a key up, or answers the miss; `loader` is only made where it is needed.
     #[inline]
     pub(crate) async fn read<T: DeserializeOwned + 'static>(
+        self: &Arc<Self>,
+        key: CacheKey,
+        space: &Arc<SpaceState>,
+        options: &ReadOptions,
+        loader: impl FnOnce() -> Loader,
+    ) -> Result<Option<T>, Error> {
+        if let Some(Found { value, refresh_before_ms }) = self.local_first(&key, space, options) {
+            if refresh_before_ms != 0 {
+                self.refresh_behind(key, space, options, loader(), refresh_before_ms);
+            }
+            return Ok(value);
+        }
+        self.read_elsewhere(key, space, options, loader).await
+    }
+
+    /// Reads a key that this process's memory has no answer for.
+    #[inline]
+    pub(crate) async fn read_elsewhere<T: DeserializeOwned + 'static>(
         self: &Arc<Self>,
         key: CacheKey,
         space: &Arc<SpaceState>,

@@ -1,9 +1,13 @@
-//! Loads items of a DynamoDB table with strongly consistent reads.
+//! Loads items of a DynamoDB table with strongly consistent reads, one by one or many at once.
+
+mod batch;
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::error::SdkError;
+use aws_sdk_dynamodb::operation::batch_get_item::BatchGetItemError;
 use aws_sdk_dynamodb::operation::get_item::GetItemError;
 use aws_sdk_dynamodb::types::AttributeValue;
 use serde::de::DeserializeOwned;
@@ -43,6 +47,34 @@ pub enum ItemError {
         table: String,
         /// Why.
         source: Box<SdkError<GetItemError>>,
+    },
+    /// DynamoDB did not answer a call for several items.
+    #[error("BatchGetItem on table {table} failed: {source}", source = aws_sdk_dynamodb::error::DisplayErrorContext(source.as_ref()))]
+    BatchGetItem {
+        /// The table.
+        table: String,
+        /// Why; the same for all keys of the call.
+        source: Arc<SdkError<BatchGetItemError>>,
+    },
+    /// DynamoDB left the key unprocessed call after call.
+    #[error("table {table} processed nothing in {calls} calls in a row; it lacks read capacity")]
+    Unprocessed {
+        /// The table.
+        table: String,
+        /// Calls in a row.
+        calls: u32,
+    },
+    /// DynamoDB answered with items that were not asked for, so that it is not known which do not exist.
+    #[error("the answer of table {table} holds items that were not asked for; check the loader's key attributes")]
+    Unmatched {
+        /// The table.
+        table: String,
+    },
+    /// A key's value is neither text nor number nor bytes.
+    #[error("table {table}: the value of a key attribute has to be a text, a number or bytes")]
+    KeyType {
+        /// The table.
+        table: String,
     },
     /// The item is not read as the type asked for.
     #[error("an item of table {table} is not read: {source}")]
@@ -164,6 +196,12 @@ impl From<&[u8]> for KeyValue {
     }
 }
 
+impl From<Vec<u8>> for KeyValue {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self(AttributeValue::B(bytes.into()))
+    }
+}
+
 impl From<AttributeValue> for KeyValue {
     fn from(value: AttributeValue) -> Self {
         Self(value)
@@ -198,7 +236,7 @@ macro_rules! from_single {
     )*};
 }
 
-from_single!(&str, String, &[u8], AttributeValue);
+from_single!(&str, String, &[u8], Vec<u8>, AttributeValue);
 
 impl<P: Into<KeyValue>, S: Into<KeyValue>> From<(P, S)> for PrimaryKey {
     fn from((partition, sort): (P, S)) -> Self {

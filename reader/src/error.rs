@@ -49,6 +49,14 @@ pub enum Error {
         /// How long it was given.
         after: Duration,
     },
+    /// The load could not begin in time, because too many others were under way.
+    #[error("too many loads are under way for {key} to be loaded; raise `reader.{limit}`, or make loads faster")]
+    Overloaded {
+        /// The key.
+        key: CacheKey,
+        /// The setting that limits them.
+        limit: &'static str,
+    },
     /// The loader of another process failed, and so did the one that was tried after it.
     #[error("loading {key} failed in another process: {reason}")]
     LoadFailedElsewhere {
@@ -57,13 +65,13 @@ pub enum Error {
         /// What that process told.
         reason: String,
     },
-    /// The loaded value cannot be written as JSON.
-    #[error("the value loaded for {key} cannot be encoded: {source}; check its `Serialize`")]
+    /// The loaded value cannot be written by its key space's codec.
+    #[error("the value loaded for {key} cannot be encoded: {source}; check its `Serialize` and the key space's codec")]
     Encode {
         /// The key.
         key: CacheKey,
         /// Why.
-        source: Arc<serde_json::Error>,
+        source: Arc<dyn std::error::Error + Send + Sync>,
     },
     /// What was just loaded is not read back as the type asked for.
     #[error("the value loaded for {key} is not read back: {source}; `Serialize` and `Deserialize` have to agree")]
@@ -71,7 +79,7 @@ pub enum Error {
         /// The key.
         key: CacheKey,
         /// Why.
-        source: Arc<serde_json::Error>,
+        source: Arc<dyn std::error::Error + Send + Sync>,
     },
     /// The read's own deadline passed; the load goes on, and is cached.
     #[error("reading {key} took longer than {after:?}; give the read more time, or let it serve stale values")]

@@ -2,26 +2,31 @@
 
 use bytes::Bytes;
 use ringtide_core::clock::unix_ms;
-use ringtide_core::entry::{Codec, Entry, Header};
+use ringtide_core::entry::{Entry, Header};
 use ringtide_core::key::Lifetime;
 use ringtide_core::valkey::{Fill, FillReply, ShardError};
 use ringtide_core::version::Version;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::cache::Inner;
 use crate::counters::FillOutcome;
 use crate::lease::{HeldLease, Plan};
 use crate::load::Load;
+use crate::retry::PendingFill;
 
 /// Writes the whole entry of what was loaded.
 pub(crate) fn entry_of(load: &Load, soft_expiry_ms: u64) -> Bytes {
-    let header = match load.encoded.payload {
-        Some(_) => Header::value(Codec::Json),
-        None => Header::negative(),
+    let (header, payload) = match &load.encoded.payload {
+        Some(payload) => {
+            let header = Header { compression: payload.compression, ..Header::value(payload.codec) };
+            (header, payload.bytes.clone())
+        }
+        None => (Header::negative(), Bytes::new()),
     };
     let load_cost_us = u32::try_from(load.took.as_micros()).unwrap_or(u32::MAX);
     let header = Header { version: load.encoded.version, load_cost_us, soft_expiry_ms, ..header };
-    Entry { header, payload: load.encoded.payload.clone().unwrap_or_default() }.to_bytes()
+    Entry { header, payload }.to_bytes()
 }
 
 /// How long what was loaded lives, from now on.
@@ -47,10 +52,12 @@ pub(crate) async fn fill(
         Ok(FillReply::Void) => FillOutcome::Void,
         Ok(FillReply::Below { .. }) => FillOutcome::Below,
         Ok(FillReply::Older) => FillOutcome::Older,
-        Err(error) => {
-            plan.shard.failed(error);
+        Err(ShardError::Unavailable { .. } | ShardError::TimedOut { .. }) => {
+            let (key, space, until) = (plan.key.clone(), Arc::clone(&plan.space), lease.leave());
+            inner.retries.fill(&plan.shard, PendingFill { key, space, fill, until: until.into() });
             FillOutcome::Failed
         }
+        Err(ShardError::Rejected { .. }) => FillOutcome::Failed,
     };
     plan.space.counters.fills.add(outcome);
     tracing::debug!(key = %plan.key, ?outcome, "fill");

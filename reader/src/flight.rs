@@ -8,7 +8,7 @@ use std::any::TypeId;
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -49,6 +49,7 @@ struct Listed {
     id: u64,
     progress: watch::Receiver<Progress>,
     last_joined: Instant,
+    parted: Arc<OnceLock<Instant>>,
 }
 
 /// A read's place in a flight.
@@ -63,6 +64,8 @@ pub(crate) struct Flight {
     key: CacheKey,
     id: u64,
     progress: watch::Sender<Progress>,
+    /// When the latest read in it began, where nobody may join it any more.
+    parted: Arc<OnceLock<Instant>>,
 }
 
 impl Flights {
@@ -80,9 +83,19 @@ impl Flights {
         }
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         let (sender, progress) = watch::channel(Progress::default());
-        stripe.insert(key.clone(), Listed { id, progress: progress.clone(), last_joined: since });
-        let flight = Flight { flights: Arc::clone(self), key: key.clone(), id, progress: sender };
+        let parted = Arc::<OnceLock<_>>::default();
+        let listed = Listed { id, progress: progress.clone(), last_joined: since, parted: Arc::clone(&parted) };
+        stripe.insert(key.clone(), listed);
+        let flight = Flight { flights: Arc::clone(self), key: key.clone(), id, progress: sender, parted };
         (Seat { since, progress }, Some(flight))
+    }
+
+    /// Lets nobody join the key's flight any more: the ring shard cannot tell it of an invalidation.
+    pub(crate) fn part(&self, key: &CacheKey) {
+        if let Some(listed) = self.stripe(key).remove(key) {
+            // A flight is taken off the list once.
+            let _ = listed.parted.set(listed.last_joined);
+        }
     }
 
     fn stripe(&self, key: &CacheKey) -> MutexGuard<'_, HashMap<CacheKey, Listed>> {
@@ -111,7 +124,7 @@ impl Flight {
         let mut stripe = self.flights.stripe(&self.key);
         match stripe.get(&self.key) {
             Some(listed) if listed.id == self.id => stripe.remove(&self.key).map(|listed| listed.last_joined),
-            Some(_) | None => None,
+            Some(_) | None => self.parted.get().copied(),
         }
     }
 
@@ -164,6 +177,22 @@ mod tests {
         assert_eq!(text(early.outcome().await).unwrap(), "loaded");
         flight.settle(Outcome::Retry);
         assert!(matches!(late.outcome().await, Some(Outcome::Retry)));
+    }
+
+    #[tokio::test]
+    async fn a_flight_that_was_parted_from_knows_who_is_in_it_and_answers_nobody_else() {
+        let flights = Flights::new();
+        let key = CacheKey::new("k").unwrap();
+        let start = Instant::now();
+        let (within, flight) = flights.join(&key, start);
+        flights.part(&key);
+        let (after, other) = flights.join(&key, start + Duration::from_secs(1));
+        let (flight, other) = (flight.unwrap(), other.unwrap());
+        assert_eq!(flight.close(), Some(start));
+        flight.settle(answer("old"));
+        assert_eq!(text(within.outcome().await).unwrap(), "old");
+        other.settle(answer("new"));
+        assert_eq!(text(after.outcome().await).unwrap(), "new");
     }
 
     #[tokio::test]

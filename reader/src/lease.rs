@@ -10,6 +10,7 @@ use ringtide_core::command::Command;
 use ringtide_core::key::{CacheKey, Mode};
 use ringtide_core::valkey::{FillReply, LeaseReply, LeaseRequest, ShardError, Token};
 use ringtide_core::version::Version;
+use tokio::sync::SemaphorePermit;
 
 pub(crate) use held::HeldLease;
 
@@ -35,6 +36,8 @@ pub(crate) struct Plan {
     pub(crate) loader: Loader,
     /// Entries whose soft expiry is not after this time (unix ms) are loaded again; 0 for none.
     pub(crate) refresh_before_ms: u64,
+    /// Whether its next load is on behalf of a second attempt.
+    pub(crate) repeats: bool,
     /// An entry that is well formed and yet not read as the type asked for.
     pub(crate) rejected: Option<Bytes>,
 }
@@ -50,13 +53,23 @@ pub(crate) async fn fly(inner: Arc<Inner>, mut plan: Plan, flight: Flight, down:
     let patience = inner.settings.load_timeout + inner.settings.lease_ttl;
     let (mut attempts, mut failed_elsewhere) = (0, false);
     while attempts < inner.settings.max_attempts && began.elapsed() < patience {
+        if let Some(error) = inner.owed(&shard, &plan.key) {
+            return past_the_shard(&inner, &plan, &flight, &error).await;
+        }
+        // Leave to load comes before the lease: a lease that is held while its load is put off would put off everybody
+        // else's load of the key as well. Whoever is told to wait, or finds the entry, gives it back at once.
+        let left = patience.saturating_sub(began.elapsed()).min(inner.settings.load_timeout);
+        let permit = match load::leave(&plan, left).await {
+            Ok(permit) => permit,
+            Err(error) => return flight.settle(Outcome::Failed(error)),
+        };
         let mut waiter = shard.waiters.register(&plan.key);
         let token = Token::random();
         let asked = Instant::now();
         let inbox = Some(shard.channel.as_str());
         let request =
             LeaseRequest { token, ttl: inner.settings.lease_ttl, inbox, refresh_before_ms: plan.refresh_before_ms };
-        let reply = shard.shard.lease(&plan.key, &request).await;
+        let reply = shard.lease(&plan.key, &request).await;
         plan.space.counters.leases.add(match &reply {
             Ok(LeaseReply::Hit(_)) => LeaseOutcome::Hit,
             Ok(LeaseReply::Granted { .. }) => LeaseOutcome::Granted,
@@ -65,33 +78,33 @@ pub(crate) async fn fly(inner: Arc<Inner>, mut plan: Plan, flight: Flight, down:
         });
         let (remaining, holder) = match reply {
             Ok(LeaseReply::Hit(entry)) if plan.rejected.as_ref() == Some(&entry) => {
-                shard.answered();
                 attempts += 1;
+                drop(permit);
                 if let Err(error) = drop_rejected(&mut plan).await {
                     return past_the_shard(&inner, &plan, &flight, &error).await;
                 }
                 continue;
             }
             Ok(LeaseReply::Hit(entry)) => {
-                shard.answered();
                 flight.early(asked, Outcome::Answer { entry, loaded: None });
                 return flight.settle(Outcome::Retry);
             }
             Ok(LeaseReply::Granted { floor, .. }) => {
-                shard.answered();
                 drop(waiter);
-                let lease = HeldLease::new(&inner, &shard, plan.key.clone(), token);
-                return load_and_fill(&inner, &plan, &flight, lease, floor).await;
+                let lease = HeldLease::new(&inner, &shard, plan.key.clone(), token, asked);
+                return load_and_fill(&inner, &plan, &flight, (lease, permit), floor).await;
             }
             Ok(LeaseReply::Wait { remaining, holder, .. }) => {
-                shard.answered();
+                plan.loader.stand_by();
+                drop(permit);
                 (remaining, holder)
             }
             Err(error) => {
                 if matches!(error, ShardError::TimedOut { .. }) {
                     // The lease may have been taken all the same.
-                    drop(HeldLease::new(&inner, &shard, plan.key.clone(), token));
+                    drop(HeldLease::new(&inner, &shard, plan.key.clone(), token, asked));
                 }
+                drop(permit);
                 return past_the_shard(&inner, &plan, &flight, &error).await;
             }
         };
@@ -105,16 +118,27 @@ pub(crate) async fn fly(inner: Arc<Inner>, mut plan: Plan, flight: Flight, down:
             Wake::Filled(..) => plan.space.counters.wake_time.record(began.elapsed()),
             Wake::Voided => attempts += 1,
             // Another process's failure may be its own; one load here tells, unless that took too long already.
-            Wake::Failed(reason) if failed_elsewhere || began.elapsed() * 2 > inner.settings.load_timeout => {
-                let key = plan.key.clone();
-                return flight.settle(Outcome::Failed(Error::LoadFailedElsewhere { key, reason }));
+            Wake::Failed(reason)
+                if failed_elsewhere
+                    || began.elapsed() * 2 > inner.settings.load_timeout
+                    || !load::may_repeat(&plan) =>
+            {
+                let error = Error::LoadFailedElsewhere { key: plan.key.clone(), reason };
+                inner.failures.failed(&plan.key, &error, Instant::now());
+                return flight.settle(Outcome::Failed(error));
             }
-            Wake::Failed(_) => failed_elsewhere = true,
+            Wake::Failed(_) => {
+                failed_elsewhere = true;
+                plan.repeats = true;
+            }
             Wake::LookAgain => {}
         }
     }
+    // It counts as repeated, and is made all the same: this process has not loaded the key yet.
+    let _counted = load::may_repeat(&plan);
+    plan.repeats = true;
     plan.space.counters.uncached.increment(1);
-    answer_unleased(&inner, &plan, &flight, Consistency::Strong).await;
+    answer_unleased(&inner, &plan, &flight, Consistency::Strong, false).await;
 }
 
 /// Waits for the lease's end: its notice, or a while after the lock's time, for a holder that died.
@@ -132,13 +156,17 @@ async fn answer_filled(plan: &Plan, flight: &Flight, began: Instant, entry: Byte
         return flight.settle(answer);
     }
     flight.early(began, answer);
-    match plan.shard.shard.get(&plan.key).await {
+    match plan.shard.get(&plan.key).await {
         Ok(Some(entry)) => flight.settle(Outcome::Answer { entry, loaded: None }),
         Ok(None) | Err(_) => flight.settle(Outcome::Retry),
     }
 }
 
-async fn load_and_fill(inner: &Inner, plan: &Plan, flight: &Flight, mut lease: HeldLease, floor: Version) {
+/// The lease with the leave to load.
+type Held<'a> = (HeldLease, Option<SemaphorePermit<'a>>);
+
+async fn load_and_fill(inner: &Inner, plan: &Plan, flight: &Flight, held: Held<'_>, floor: Version) {
+    let (mut lease, _permit) = held;
     let strong = match &plan.space.settings.mode {
         Mode::Plain | Mode::Versioned { tombstone: None, .. } => true,
         Mode::Settle { .. } | Mode::Versioned { tombstone: Some(_), .. } => false,
@@ -147,7 +175,7 @@ async fn load_and_fill(inner: &Inner, plan: &Plan, flight: &Flight, mut lease: H
     let (mut consistency, mut proven) = (Consistency::AsUsual, proven_by_load(floor));
     let mut latest = None;
     loop {
-        let keep = lease.keep(inner.settings.lease_ttl);
+        let keep = lease.keep();
         let (began, load) = match load::run(inner, plan, consistency, keep).await {
             Ok(loaded) => loaded,
             Err(error) => {
@@ -179,23 +207,28 @@ async fn load_and_fill(inner: &Inner, plan: &Plan, flight: &Flight, mut lease: H
 async fn drop_rejected(plan: &mut Plan) -> Result<(), ShardError> {
     plan.rejected = None;
     let command = Command::drop_entry(plan.key.clone(), plan.space.settings.clone());
-    plan.shard.shard.apply(&[command], 0).await.map(|_| ())
+    plan.shard.apply(&[command]).await.map(|_| ())
 }
 
 async fn past_the_shard(inner: &Inner, plan: &Plan, flight: &Flight, error: &ShardError) {
-    plan.shard.failed(error);
+    tracing::debug!(key = %plan.key, %error, "answering without the ring shard");
     plan.space.counters.fallbacks.increment(1);
-    answer_unleased(inner, plan, flight, Consistency::AsUsual).await;
+    answer_unleased(inner, plan, flight, Consistency::AsUsual, true).await;
 }
 
 /// Answers by a load without a lease, which is not stored; reads that joined after it had begun share a second one.
-async fn answer_unleased(inner: &Inner, plan: &Plan, flight: &Flight, consistency: Consistency) {
+async fn answer_unleased(inner: &Inner, plan: &Plan, flight: &Flight, consistency: Consistency, down: bool) {
     loop {
+        let ticket = inner.local.before_load();
         let (began, load) = match load::unleased(inner, plan, consistency).await {
             Ok(loaded) => loaded,
             Err(error) => return flight.settle(Outcome::Failed(error)),
         };
         let answer = Outcome::Answer { entry: entry_of(&load, 0), loaded: Some(plan.loader.loads) };
+        if down {
+            let entry = entry_of(&load, lifetime_of(plan, &load).soft_expiry_ms);
+            inner.local.after_load(&ticket, &plan.key, &plan.space, &entry);
+        }
         match flight.close() {
             Some(latest) if latest > began => flight.early(began, answer),
             // Nobody has joined since.

@@ -39,13 +39,22 @@
 //! - `lease`: taking the lease, holding it, waiting for another's
 //! - `inbox`: waiters, woken by messages
 //! - `loader`, `load`: what loaders return, and running them
-//! - `fill`: storing what was loaded
-//! - `topology`, `shard`: the ring; a ring shard's connections and its cap on loads while it is down
+//! - `batch`: many keys at once, and loads that several keys share
+//! - `fill`, `codec`: storing what was loaded, and how values become payloads
+//! - `topology`, `shard`: the ring; a ring shard's connections and its share of loads
+//! - `breaker`, `budget`: when a ring shard is left alone, and how many loads may be repeated; pure
+//! - `retry`: fills and invalidations that are sent again
+//! - `write`, `stamp`: invalidating after a write, and version numbers for it
+//! - `local`: what this process keeps in its own memory
 //! - `counters`: metrics of a key space
 //! - `dynamodb` (feature `dynamodb`): a ready-made loader
 
+mod batch;
+mod breaker;
+mod budget;
 mod builder;
 mod cache;
+mod codec;
 mod counters;
 #[cfg(feature = "dynamodb")]
 pub mod dynamodb;
@@ -58,23 +67,37 @@ mod key;
 mod lease;
 mod load;
 mod loader;
+mod local;
 mod lookup;
 mod options;
+mod retry;
 mod shard;
 mod space;
+mod stamp;
 mod topology;
+mod write;
 
+pub use batch::{Batch, BatchLoader, LoadedPart, LoadingSpace};
 pub use builder::CacheBuilder;
 pub use cache::Cache;
 pub use error::{BoxError, Error};
-pub use key::{IntoKey, IntoKeyParts};
+pub use key::{IntoKey, IntoKeyParts, SpaceKey};
 pub use loader::{Consistency, IntoLoaded, Loaded};
 pub use options::ReadOptions;
 pub use space::{Space, SpaceSettings};
+pub use stamp::VersionClock;
+#[cfg(feature = "dynamodb")]
+pub use stamp::{NewerOnly, NotAStamp};
+pub use topology::{RingChange, RingChangeError};
+pub use write::Invalidated;
 
+#[cfg(feature = "aws")]
+pub use ringtide_core::aws::sdk_config;
 pub use ringtide_core::config::{self, Config, ConfigError};
 pub use ringtide_core::entry::Codec;
 pub use ringtide_core::key::{CacheKey, KeyPart, KeySpace, LocalTier, Mode};
-pub use ringtide_core::ring::Placement;
-pub use ringtide_core::valkey::{Credentials, Login, NoLogin};
+pub use ringtide_core::ring::{ChangeError, Membership, Placement, ShardName, ShardSpec};
+#[cfg(feature = "memory")]
+pub use ringtide_core::valkey::MemoryServer;
+pub use ringtide_core::valkey::{Applied, ConnectError, Credentials, Login, NoLogin};
 pub use ringtide_core::version::Version;

@@ -1,17 +1,24 @@
 //! Loading: the loader in a task of its own, with a hard cap on its time.
 
+mod failures;
+
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::task::JoinError;
 use tokio_util::task::AbortOnDropHandle;
 
+use crate::batch::Failure;
 use crate::cache::Inner;
-use crate::counters::LoadOutcome;
+use crate::codec::Encoding;
+use crate::counters::{LoadOutcome, RepeatOutcome};
 use crate::error::Error;
 use crate::lease::Plan;
-use crate::loader::{Consistency, Encoded, LoaderError};
+use crate::loader::{Cap, Consistency, Encoded, LoaderError};
+
+pub(crate) use failures::Failures;
 
 /// What a load returned, and what it cost.
 pub(crate) struct Load {
@@ -27,9 +34,12 @@ pub(crate) async fn run(
     meanwhile: impl Future<Output = Infallible>,
 ) -> Result<(Instant, Load), Error> {
     let after = inner.settings.load_timeout;
+    if !plan.repeats && consistency == Consistency::AsUsual {
+        plan.shard.budget.deposit();
+    }
     let began = Instant::now();
-    let loader = plan.loader.clone();
-    let mut task = AbortOnDropHandle::new(tokio::spawn(async move { loader.call(consistency).await }));
+    let (loader, encoding) = (plan.loader.clone(), Encoding::of(&plan.space.settings));
+    let mut task = AbortOnDropHandle::new(tokio::spawn(async move { loader.call(consistency, encoding).await }));
     let result = tokio::select! {
         biased;
         result = &mut task => match result {
@@ -48,8 +58,13 @@ pub(crate) async fn run(
         Err(Error::LoadTimedOut { .. }) => LoadOutcome::TimedOut,
         Err(_) => LoadOutcome::Failed,
     });
-    if let Err(error) = &result {
-        tracing::debug!(key = %plan.key, %error, "load failed");
+    match &result {
+        Ok(_) => inner.failures.succeeded(&plan.key),
+        Err(Error::Closed { .. }) => {}
+        Err(error) => {
+            tracing::debug!(key = %plan.key, %error, "load failed");
+            inner.failures.failed(&plan.key, error, Instant::now());
+        }
     }
     result
 }
@@ -57,23 +72,74 @@ pub(crate) async fn run(
 /// Loads without a lease, under the ring shard's cap on such loads.
 pub(crate) async fn unleased(inner: &Inner, plan: &Plan, consistency: Consistency) -> Result<(Instant, Load), Error> {
     let after = inner.settings.load_timeout;
-    let permit = tokio::time::timeout(after, plan.shard.unleased.acquire()).await;
-    let Ok(Ok(_permit)) = permit else { return Err(Error::LoadTimedOut { key: plan.key.clone(), after }) };
+    if let Some(place) = plan.loader.place() {
+        // The cap counts the shared load as one, when it is made.
+        place.under(&plan.shard, Cap::Unleased);
+        return run(inner, plan, consistency, std::future::pending()).await;
+    }
+    let _permit = permit(plan, &plan.shard.unleased, "max_fallback_loads", after).await?;
     run(inner, plan, consistency, std::future::pending()).await
+}
+
+/// Waits for leave to load under a lease; what several loads share is counted where it is made.
+pub(crate) async fn leave(plan: &Plan, within: Duration) -> Result<Option<SemaphorePermit<'_>>, Error> {
+    if let Some(place) = plan.loader.place() {
+        place.under(&plan.shard, Cap::Leased);
+        return Ok(None);
+    }
+    permit(plan, &plan.shard.leased, "max_loads", within).await.map(Some)
+}
+
+/// Waits for leave to load, for at most `within`; `limit` is the setting that says how many may.
+pub(crate) async fn permit<'a>(
+    plan: &Plan,
+    loads: &'a Semaphore,
+    limit: &'static str,
+    within: Duration,
+) -> Result<SemaphorePermit<'a>, Error> {
+    if let Ok(permit) = loads.try_acquire() {
+        return Ok(permit);
+    }
+    plan.space.counters.put_off.increment(1);
+    match tokio::time::timeout(within, loads.acquire()).await {
+        Ok(Ok(permit)) => Ok(permit),
+        Ok(Err(_)) | Err(_) => Err(Error::Overloaded { key: plan.key.clone(), limit }),
+    }
+}
+
+/// Asks for a load on behalf of a second attempt, and counts what the budget says.
+pub(crate) fn may_repeat(plan: &Plan) -> bool {
+    let allowed = plan.shard.budget.withdraw(Instant::now());
+    plan.space.counters.repeated.add(if allowed { RepeatOutcome::Allowed } else { RepeatOutcome::Denied });
+    if !allowed {
+        tracing::debug!(key = %plan.key, ring_shard = %plan.shard.shard.name(), "no budget for another load");
+    }
+    allowed
 }
 
 fn returned(plan: &Plan, error: LoaderError) -> Error {
     let key = plan.key.clone();
     match error {
-        LoaderError::Returned(source) => Error::LoadFailed { key, source: Arc::from(source) },
-        LoaderError::Encode(source) => Error::Encode { key, source: Arc::new(source) },
+        LoaderError::Returned(source) => match source.downcast::<Failure>() {
+            Ok(failure) => failure.of(key),
+            Err(source) => Error::LoadFailed { key, source: Arc::from(source) },
+        },
+        LoaderError::Encode(source) => Error::Encode { key, source: Arc::from(source) },
     }
 }
 
 fn died(plan: &Plan, error: JoinError) -> Error {
     let key = plan.key.clone();
-    let Ok(panic) = error.try_into_panic() else { return Error::Closed { key } };
+    match panic_message(error) {
+        Some(message) => Error::LoadPanicked { key, message },
+        None => Error::Closed { key },
+    }
+}
+
+/// The message of the panic that ended a task; nothing where the task was aborted.
+pub(crate) fn panic_message(error: JoinError) -> Option<String> {
+    let panic = error.try_into_panic().ok()?;
     let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
     let message = text.or_else(|| panic.downcast_ref::<String>().cloned());
-    Error::LoadPanicked { key, message: message.unwrap_or_else(|| "no message".to_owned()) }
+    Some(message.unwrap_or_else(|| "no message".to_owned()))
 }

@@ -6,11 +6,13 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use ringtide_core::version::Version;
 use serde::Serialize;
+use tokio::sync::Semaphore;
 
+use crate::codec::{Encoding, Payload};
 use crate::error::BoxError;
+use crate::shard::ReadShard;
 
 /// A loaded value with what the origin knows about it.
 #[derive(Clone, Debug, PartialEq)]
@@ -72,14 +74,14 @@ pub enum Consistency {
 
 /// A load's result, encoded.
 pub(crate) struct Encoded {
-    pub(crate) payload: Option<Bytes>,
+    pub(crate) payload: Option<Payload>,
     pub(crate) version: Version,
     pub(crate) ttl: Option<Duration>,
 }
 
 pub(crate) enum LoaderError {
     Returned(BoxError),
-    Encode(serde_json::Error),
+    Encode(BoxError),
 }
 
 pub(crate) type LoadFuture = Pin<Box<dyn Future<Output = Result<Encoded, LoaderError>> + Send>>;
@@ -87,11 +89,46 @@ pub(crate) type LoadFuture = Pin<Box<dyn Future<Output = Result<Encoded, LoaderE
 /// A loader that returns encoded values, so that what follows is compiled once.
 #[derive(Clone)]
 pub(crate) struct Loader {
-    call: Arc<dyn Fn(Consistency) -> LoadFuture + Send + Sync>,
+    call: Arc<dyn Fn(Consistency, Encoding) -> LoadFuture + Send + Sync>,
     /// Whether the loader is told how new its load has to be.
     pub(crate) told: bool,
     /// The type it loads.
     pub(crate) loads: TypeId,
+    /// Its place in a load that several keys share.
+    place: Option<Arc<dyn Place>>,
+}
+
+/// What limits how many loads run at once on behalf of a ring shard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Cap {
+    Leased,
+    Unleased,
+}
+
+impl Cap {
+    pub(crate) fn of(self, shard: &ReadShard) -> &Semaphore {
+        match self {
+            Cap::Leased => &shard.leased,
+            Cap::Unleased => &shard.unleased,
+        }
+    }
+
+    /// The setting that says how many.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Cap::Leased => "max_loads",
+            Cap::Unleased => "max_fallback_loads",
+        }
+    }
+}
+
+/// The place of one key's loader in a load that several keys share.
+pub(crate) trait Place: Send + Sync {
+    /// Tells that the shared load is not to wait for this key.
+    fn stand_by(&self);
+
+    /// Tells on behalf of which ring shard the next load is, and which of its caps counts the shared load.
+    fn under(&self, shard: &Arc<ReadShard>, cap: Cap);
 }
 
 impl Loader {
@@ -103,16 +140,38 @@ impl Loader {
         E: Into<BoxError> + 'static,
         T: Serialize + 'static,
     {
-        let call = move |consistency| Box::pin(encoded(loader(consistency), PhantomData::<fn() -> T>)) as LoadFuture;
-        Self { call: Arc::new(call), told, loads: TypeId::of::<T>() }
+        let call = move |consistency, encoding| {
+            Box::pin(encoded(loader(consistency), encoding, PhantomData::<fn() -> T>)) as LoadFuture
+        };
+        Self { call: Arc::new(call), told, loads: TypeId::of::<T>(), place: None }
     }
 
-    pub(crate) fn call(&self, consistency: Consistency) -> LoadFuture {
-        (self.call)(consistency)
+    /// Gives it a place in a shared load.
+    pub(crate) fn with_place(self, place: Arc<dyn Place>) -> Self {
+        Self { place: Some(place), ..self }
+    }
+
+    pub(crate) fn place(&self) -> Option<&dyn Place> {
+        self.place.as_deref()
+    }
+
+    /// Tells that it will not be called for a while, if at all.
+    pub(crate) fn stand_by(&self) {
+        if let Some(place) = &self.place {
+            place.stand_by();
+        }
+    }
+
+    pub(crate) fn call(&self, consistency: Consistency, encoding: Encoding) -> LoadFuture {
+        (self.call)(consistency, encoding)
     }
 }
 
-async fn encoded<T, L, E, Fut>(load: Fut, _type: PhantomData<fn() -> T>) -> Result<Encoded, LoaderError>
+async fn encoded<T, L, E, Fut>(
+    load: Fut,
+    encoding: Encoding,
+    _type: PhantomData<fn() -> T>,
+) -> Result<Encoded, LoaderError>
 where
     Fut: Future<Output = Result<L, E>>,
     L: IntoLoaded<T>,
@@ -123,6 +182,6 @@ where
         Ok(loaded) => loaded.into_loaded(),
         Err(error) => return Err(LoaderError::Returned(error.into())),
     };
-    let payload = loaded.value.as_ref().map(serde_json::to_vec).transpose().map_err(LoaderError::Encode)?;
-    Ok(Encoded { payload: payload.map(Bytes::from), version: loaded.version, ttl: loaded.ttl })
+    let payload = loaded.value.as_ref().map(|value| encoding.encode(value)).transpose().map_err(LoaderError::Encode)?;
+    Ok(Encoded { payload, version: loaded.version, ttl: loaded.ttl })
 }

@@ -9,11 +9,12 @@ use ringtide_core::clock::unix_ms;
 use ringtide_core::entry::{Codec, Compression, HEADER_LEN, Header, NotAnEntry, State};
 use ringtide_core::key::CacheKey;
 use ringtide_core::valkey::ShardError;
-use serde::de::{DeserializeOwned, Error as _};
+use serde::de::DeserializeOwned;
 
 use crate::cache::Inner;
+use crate::codec;
 use crate::counters::{MissReason, StaleReason};
-use crate::error::Error;
+use crate::error::{BoxError, Error};
 use crate::fill::entry_of;
 use crate::flight::{Outcome, Seat};
 use crate::freshness::Freshness;
@@ -42,7 +43,7 @@ pub(crate) enum Miss {
     /// An entry that is not read as the type asked for.
     Undecodable {
         entry: Bytes,
-        source: serde_json::Error,
+        source: BoxError,
     },
     /// The caller wants it loaded in any case.
     Refused,
@@ -92,11 +93,17 @@ impl Inner {
         if options.fresh {
             return Err(Miss::Refused);
         }
-        let entry = match self.shard(key).shard.get(key).await {
+        let shard = self.shard(key);
+        if let Some(error) = self.owed(&shard, key) {
+            return self.local_fallback(key, space, options, error);
+        }
+        let ticket = self.local.before_read(key, space, &shard);
+        let entry = match shard.get(key).await {
             Ok(Some(entry)) => entry,
             Ok(None) => return Err(Miss::Absent),
-            Err(error) => return Err(Miss::Down(error)),
+            Err(error) => return self.local_fallback(key, space, options, error),
         };
+        self.local.after_read(ticket, key, space, &entry);
         self.accept(&entry, space, options)
     }
 
@@ -109,28 +116,7 @@ impl Inner {
         options: &ReadOptions,
     ) -> Result<Found<T>, Miss> {
         let header = Header::parse(entry).map_err(Miss::NotAnEntry)?;
-        let tolerance = options.tolerance(&space.settings);
-        let refresh_before_ms = match (header.state, tolerance.is_none()) {
-            (State::Value | State::Negative, true) => 0,
-            (_, _) => {
-                let now_ms = unix_ms();
-                match (tolerance.judge(&header, now_ms, fastrand::f64()), header.state) {
-                    (Freshness::Fresh, _) => 0,
-                    (Freshness::Early, _) => {
-                        space.counters.early.increment(1);
-                        header.soft_expiry_ms
-                    }
-                    (Freshness::Revalidate, _) => {
-                        space.counters.stale.add(StaleReason::Revalidate);
-                        now_ms
-                    }
-                    (Freshness::OnError, State::Stale) => return Err(Miss::Invalidated(Some(entry.clone()))),
-                    (Freshness::OnError, _) => return Err(Miss::Expired(Some(entry.clone()))),
-                    (Freshness::Gone, State::Stale | State::Tombstone) => return Err(Miss::Invalidated(None)),
-                    (Freshness::Gone, State::Value | State::Negative) => return Err(Miss::Expired(None)),
-                }
-            }
-        };
+        let refresh_before_ms = judge(&header, entry, space, options)?;
         let value = read_payload(&header, entry)?;
         match value {
             Some(_) => space.counters.hits.increment(1),
@@ -148,6 +134,9 @@ impl Inner {
         loader: Loader,
         refresh_before_ms: u64,
     ) {
+        if self.failures.shared(&key, Instant::now()).is_some() {
+            return;
+        }
         let (_, Some(flight)) = self.flights.join(&key, Instant::now()) else { return };
         tracing::debug!(key = %key, refresh_before_ms, "loading again behind a read");
         let plan = self.plan(key, space, options, loader, refresh_before_ms);
@@ -163,7 +152,16 @@ impl Inner {
         refresh_before_ms: u64,
     ) -> Plan {
         let shard = self.shard(&key);
-        Plan { key, space: space.clone(), shard, options: *options, loader, refresh_before_ms, rejected: None }
+        Plan {
+            key,
+            space: space.clone(),
+            shard,
+            options: *options,
+            loader,
+            refresh_before_ms,
+            repeats: false,
+            rejected: None,
+        }
     }
 
     /// Answers a read that missed, from the key's flight.
@@ -186,6 +184,13 @@ impl Inner {
             tracing::debug!(key = %key, reason = ?miss.reason(), attempt, "cache miss");
             space.counters.misses.add(miss.reason());
             let stale = miss.stale().cloned();
+            if let Some(error) = self.failures.shared(&key, Instant::now()) {
+                space.counters.shared_errors.increment(1);
+                let Some(value) = stale.as_ref().and_then(|entry| stale_value(entry)) else { return Err(error) };
+                space.counters.stale.add(StaleReason::Error);
+                tracing::debug!(key = %key, %error, "serving a stale value after another read's failed load");
+                return Ok(Some(value));
+            }
             let (seat, flight) = self.flights.join(&key, since);
             match flight {
                 Some(flight) => {
@@ -210,10 +215,18 @@ impl Inner {
                     };
                     self.spawn(lease::fly(self.clone(), plan, flight, down));
                 }
-                None => space.counters.joined.increment(1),
+                None => {
+                    space.counters.joined.increment(1);
+                    loader.stand_by();
+                }
             }
             let soft = stale.is_some().then(|| options.soft_timeout_or(&self.settings)).flatten();
             let (reason, failure) = match wait(seat, soft, deadline.filter(|_| stale.is_some())).await {
+                // What others stored may be of a load that began before this read.
+                Waited::Settled(Some(Outcome::Answer { loaded: None, .. })) if options.fresh => {
+                    miss = Miss::Refused;
+                    continue;
+                }
                 Waited::Settled(Some(Outcome::Answer { entry, loaded })) => {
                     match self.decode_answer(&entry, space, &settled, loaded == Some(TypeId::of::<T>())) {
                         Ok(value) => return Ok(value),
@@ -283,6 +296,31 @@ impl Inner {
     }
 }
 
+/// Judges an entry: entries whose soft expiry is not after what is returned (unix ms) are to be loaded again; 0 for none.
+#[inline]
+pub(crate) fn judge(header: &Header, entry: &Bytes, space: &SpaceState, options: &ReadOptions) -> Result<u64, Miss> {
+    let tolerance = options.tolerance(&space.settings);
+    if let (State::Value | State::Negative, true) = (header.state, tolerance.is_none()) {
+        return Ok(0);
+    }
+    let now_ms = unix_ms();
+    match (tolerance.judge(header, now_ms, fastrand::f64()), header.state) {
+        (Freshness::Fresh, _) => Ok(0),
+        (Freshness::Early, _) => {
+            space.counters.early.increment(1);
+            Ok(header.soft_expiry_ms)
+        }
+        (Freshness::Revalidate, _) => {
+            space.counters.stale.add(StaleReason::Revalidate);
+            Ok(now_ms)
+        }
+        (Freshness::OnError, State::Stale) => Err(Miss::Invalidated(Some(entry.clone()))),
+        (Freshness::OnError, _) => Err(Miss::Expired(Some(entry.clone()))),
+        (Freshness::Gone, State::Stale | State::Tombstone) => Err(Miss::Invalidated(None)),
+        (Freshness::Gone, State::Value | State::Negative) => Err(Miss::Expired(None)),
+    }
+}
+
 async fn wait(seat: Seat, soft: Option<Duration>, deadline: Option<tokio::time::Instant>) -> Waited {
     let soft = soft.map(|after| tokio::time::Instant::now() + after);
     let (at, waited) = match (soft, deadline) {
@@ -299,8 +337,8 @@ async fn wait(seat: Seat, soft: Option<Duration>, deadline: Option<tokio::time::
     }
 }
 
-fn undecodable(key: CacheKey, source: serde_json::Error) -> Error {
-    Error::Decode { key, source: Arc::new(source) }
+fn undecodable(key: CacheKey, source: BoxError) -> Error {
+    Error::Decode { key, source: Arc::from(source) }
 }
 
 /// Reads the value of an entry that is fresh; `None` for a negative entry.
@@ -326,10 +364,8 @@ fn stale_value<T: DeserializeOwned>(entry: &Bytes) -> Option<T> {
 fn read_payload<T: DeserializeOwned>(header: &Header, entry: &Bytes) -> Result<Option<T>, Miss> {
     let value = match (header.state, header.codec, header.compression) {
         (State::Negative, _, _) => return Ok(None),
-        (_, Codec::Json, Compression::None) => serde_json::from_slice(&entry[HEADER_LEN..]),
-        (_, codec, compression) => {
-            Err(serde_json::Error::custom(format_args!("codec {codec:?}, compression {compression:?}")))
-        }
+        (_, Codec::Json, Compression::None) => serde_json::from_slice(&entry[HEADER_LEN..]).map_err(BoxError::from),
+        (_, codec, compression) => codec::decode(codec, compression, &entry[HEADER_LEN..]),
     };
     value.map(Some).map_err(|source| Miss::Undecodable { entry: entry.clone(), source })
 }

@@ -1,10 +1,11 @@
 //! The closed set of commands that routing yields and ring shards carry out.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::key::{CacheKey, KeySpace};
+use crate::key::{CacheKey, KeySpace, Mode};
 use crate::version::Version;
 
 /// What a change asks of one key.
@@ -51,6 +52,18 @@ impl Command {
     #[must_use]
     pub fn drop_entry(key: CacheKey, space: Arc<KeySpace>) -> Self {
         Self { key, space, action: Action::Invalidate { version: Version::NONE } }
+    }
+
+    /// How long after the first time the command is to be carried out once more, where loads may lag behind the change
+    /// and nothing in the ring keeps them from being stored.
+    #[must_use]
+    pub fn repeated_after(&self) -> Option<Duration> {
+        match (&self.space.mode, &self.action) {
+            (Mode::Settle { after }, _) => Some(*after),
+            // Without a version there is no floor to leave behind for the loads that lag.
+            (Mode::Versioned { tombstone, .. }, Action::Invalidate { version }) if version.is_none() => *tombstone,
+            (Mode::Plain | Mode::Versioned { .. }, _) => None,
+        }
     }
 
     /// The invalidation that stands for this command where its image may be out of date.

@@ -17,6 +17,8 @@ pub const STREAM_SHARD: &str = "stream_shard";
 pub const OUTCOME: &str = "outcome";
 /// Label: why something happened.
 pub const REASON: &str = "reason";
+/// Label: what sort of thing it is about.
+pub const KIND: &str = "kind";
 
 macro_rules! names {
     ($($(#[doc = $doc:literal])* $kind:ident $name:ident = $text:literal, $unit:ident, $help:literal;)*) => {
@@ -89,12 +91,32 @@ names! {
     describe_counter READER_JOINED = "ringtide_reader_joined_total", Count, "Misses that joined a load of this process, by key space";
     describe_counter READER_LOADS = "ringtide_reader_loads_total", Count, "Loads, by key space and outcome";
     describe_histogram READER_LOAD_TIME = "ringtide_reader_load_seconds", Seconds, "Duration of loads, by key space";
+    describe_counter READER_BATCHES = "ringtide_reader_batch_loads_total", Count, "Calls of batch loaders, each for the loads of several keys, by key space";
+    describe_histogram READER_BATCH_KEYS = "ringtide_reader_batch_load_keys", Count, "Keys of a batch loader's call, by key space";
     describe_counter READER_LEASES = "ringtide_reader_leases_total", Count, "Lease calls, by key space and outcome";
     describe_counter READER_FILLS = "ringtide_reader_fills_total", Count, "Fill calls, by key space and outcome";
     describe_counter READER_STALE = "ringtide_reader_stale_total", Count, "Reads answered by a stale value, by key space and reason";
     describe_counter READER_EARLY = "ringtide_reader_early_refreshes_total", Count, "Values loaded again before their time to live was over, by key space";
     describe_counter READER_LATE = "ringtide_reader_deadlines_exceeded_total", Count, "Reads whose deadline passed before there was a value, by key space";
     describe_counter READER_FALLBACKS = "ringtide_reader_fallbacks_total", Count, "Flights answered past a ring shard that failed, each for all who waited, by key space";
+    describe_gauge READER_BREAKER = "ringtide_reader_breaker_state", Count, "0 while a ring shard is used, 2 while it is left alone after failures, 1 while it is probed";
+    describe_counter READER_BREAKER_OPENED = "ringtide_reader_breaker_opened_total", Count, "How often a ring shard came to be left alone";
+    describe_gauge READER_RETRIES_PENDING = "ringtide_reader_retries_pending", Count, "Fills and invalidations of this process that wait to be sent again, by kind";
+    describe_counter READER_RETRIES_SENT = "ringtide_reader_retries_sent_total", Count, "Fills and invalidations that were answered when they were sent again, by kind";
+    describe_counter READER_RETRIES_DROPPED = "ringtide_reader_retries_dropped_total", Count, "Fills and invalidations that were not sent again, by kind and reason; a dropped invalidation may leave a stale entry";
+    describe_counter READER_REPEATED = "ringtide_reader_repeated_loads_total", Count, "Loads on behalf of second attempts, by key space and whether the budget allowed them";
+    describe_counter READER_PUT_OFF = "ringtide_reader_loads_put_off_total", Count, "Loads that had to wait for others to end, by key space";
+    describe_counter READER_SHARED_ERRORS = "ringtide_reader_shared_errors_total", Count, "Reads answered by the error of a load shortly before, by key space";
+    describe_counter READER_INVALIDATIONS = "ringtide_reader_invalidations_total", Count, "Invalidations that an application asked for, by key space and by what they did";
+    describe_counter READER_RING_CHANGES = "ringtide_reader_ring_changes_total", Count, "Memberships of the ring that were offered, and steps towards them that failed, by outcome";
+    describe_gauge READER_RING_EPOCH = "ringtide_reader_ring_epoch", Count, "Epoch of the membership that keys are placed by";
+    describe_counter READER_LOCAL_HITS = "ringtide_reader_local_hits_total", Count, "Reads answered from this process's memory before a ring shard was asked, by key space";
+    describe_counter READER_LOCAL_FALLBACK_HITS = "ringtide_reader_local_fallback_hits_total", Count, "Reads answered from this process's memory because their ring shard failed, by key space";
+    describe_counter READER_LOCAL_FALLBACK_SETS = "ringtide_reader_local_fallback_sets_total", Count, "Values kept in this process's memory that were loaded because their ring shard failed, by key space";
+    describe_counter READER_LOCAL_REFUSED = "ringtide_reader_local_refused_total", Count, "Values not kept in this process's memory because their keys changed while they were read, by key space";
+    describe_counter READER_LOCAL_PUSHES = "ringtide_reader_local_pushes_total", Count, "Keys that a ring shard told to have changed, by ring shard";
+    describe_counter READER_LOCAL_FLUSHES = "ringtide_reader_local_flushes_total", Count, "How often all that was read from a ring shard was dropped from this process's memory, by ring shard and reason";
+    describe_gauge READER_LOCAL_BYTES = "ringtide_reader_local_bytes", Bytes, "How much of this process's memory keeps what it has read";
     describe_counter READER_UNCACHED = "ringtide_reader_uncached_total", Count, "Values returned uncached after the last attempt, by key space";
     describe_histogram READER_WAKE_TIME = "ringtide_reader_wake_seconds", Seconds, "How long waiters waited for another process's load";
 }

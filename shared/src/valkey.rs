@@ -25,8 +25,8 @@
 //! # Permissions
 //! An ACL user of readers and invalidators needs `get`, `mget`, `set`, `getrange`, `setrange`, `strlen`, `append`,
 //! `exists`, `unlink`, `pexpire`, `pttl`, `time`, `evalsha`, `eval`, `script|load`, `publish` and `subscribe` for the
-//! readers' inboxes, and `ping`; `scan`, `info` and `dbsize` for flushes and audits. In a cluster `cluster|slots` and
-//! `asking` besides, and `cluster|nodes` for flushes.
+//! readers' inboxes, and `ping`; `client|tracking` where a reader keeps a key space `tracked`; `scan`, `info` and
+//! `dbsize` for flushes and audits. In a cluster `cluster|slots` and `asking` besides, and `cluster|nodes` for flushes.
 //!
 //! # Time-outs
 //! A command that timed out may be carried out later. Invalidations, refreshes, fills and releases may be carried out
@@ -47,10 +47,13 @@ mod flush;
 mod inbox;
 mod lease;
 mod link;
+#[cfg(feature = "memory")]
+mod memory;
 mod notice;
 mod reply;
 mod script;
 mod token;
+mod tracking;
 
 use std::fmt;
 use std::sync::Arc;
@@ -65,8 +68,11 @@ pub use credentials::{Credentials, Login, NoLogin};
 pub use error::ShardError;
 pub use inbox::{Inbox, InboxEvent};
 pub use lease::{Fill, FillReply, LeaseReply, LeaseRequest, Release};
+#[cfg(feature = "memory")]
+pub use memory::MemoryServer;
 pub use notice::Notice;
 pub use token::Token;
+pub use tracking::{Flushed, Tracker};
 
 use crate::config;
 use crate::key::CacheKey;
@@ -76,6 +82,7 @@ use connect::Endpoint;
 use dialer::Dialer;
 use link::Links;
 use script::Script;
+use tracking::Tracking;
 
 /// A handle for one ring shard, cheap to clone; its connections end with the last handle.
 #[derive(Clone)]
@@ -90,6 +97,9 @@ enum Reach {
     /// All masters of a cluster.
     #[cfg(feature = "cluster")]
     Cluster(cluster::Cluster),
+    /// This process's memory.
+    #[cfg(feature = "memory")]
+    Memory(MemoryServer),
 }
 
 impl Shard {
@@ -103,7 +113,7 @@ impl Shard {
     /// [`ConnectError`] for what no retry can mend. A server that is down or refuses the password is told by
     /// [`Shard::ready`].
     pub fn connect(spec: &ShardSpec, options: &config::Valkey) -> Result<Self, ConnectError> {
-        Self::open(spec, options, None)
+        Self::open(spec, options, None, None)
     }
 
     /// Does what [`Shard::connect`] does, and asks `credentials` for the login of every connection.
@@ -117,13 +127,30 @@ impl Shard {
         options: &config::Valkey,
         credentials: Arc<dyn Credentials>,
     ) -> Result<Self, ConnectError> {
-        Self::open(spec, options, Some(credentials))
+        Self::open(spec, options, Some(credentials), None)
+    }
+
+    /// Does what [`Shard::connect_as`] does, or [`Shard::connect`] without credentials, and has the servers tell
+    /// `tracker` of every change of what is read through the handle.
+    ///
+    /// No connection is used before its server has agreed to that, so one that refuses cannot be reached at all.
+    ///
+    /// # Errors
+    /// [`ConnectError`].
+    pub fn connect_tracked(
+        spec: &ShardSpec,
+        options: &config::Valkey,
+        credentials: Option<Arc<dyn Credentials>>,
+        tracker: Arc<dyn Tracker>,
+    ) -> Result<Self, ConnectError> {
+        Self::open(spec, options, credentials, Some(Tracking::new(tracker)))
     }
 
     fn open(
         spec: &ShardSpec,
         options: &config::Valkey,
         credentials: Option<Arc<dyn Credentials>>,
+        tracking: Option<Arc<Tracking>>,
     ) -> Result<Self, ConnectError> {
         let access = connect::access(spec, options, credentials)?;
         let endpoint = Endpoint::new(spec, options)?;
@@ -131,10 +158,10 @@ impl Shard {
             #[cfg(not(feature = "cluster"))]
             return Err(ConnectError::ClusterFeature { shard: spec.name.clone() });
             #[cfg(feature = "cluster")]
-            Reach::Cluster(cluster::Cluster::new(spec.name.clone(), endpoint, access, options))
+            Reach::Cluster(cluster::Cluster::new(spec.name.clone(), endpoint, access, options, tracking))
         } else {
             let dialer = Dialer::new(spec.name.clone(), endpoint, access, options, None);
-            Reach::One(Links::new(dialer, options.connections))
+            Reach::One(Links::new(dialer.tracked(tracking), options.connections))
         };
         Ok(Self { reach: Arc::new(reach) })
     }
@@ -146,6 +173,8 @@ impl Shard {
             Reach::One(links) => links.name(),
             #[cfg(feature = "cluster")]
             Reach::Cluster(cluster) => cluster.name(),
+            #[cfg(feature = "memory")]
+            Reach::Memory(server) => server.name(),
         }
     }
 
@@ -159,6 +188,8 @@ impl Shard {
             Reach::One(links) => links.ready(within).await,
             #[cfg(feature = "cluster")]
             Reach::Cluster(cluster) => cluster.ready(within).await,
+            #[cfg(feature = "memory")]
+            Reach::Memory(server) => server.ready(),
         }
     }
 
@@ -173,6 +204,8 @@ impl Shard {
             // Boxed, so that the future for one server stays as small as it is.
             #[cfg(feature = "cluster")]
             Reach::Cluster(cluster) => Box::pin(cluster.send(cluster::slot_of(key.as_bytes()), &command, None)).await?,
+            #[cfg(feature = "memory")]
+            Reach::Memory(server) => return server.get(key),
         };
         self.value(answer)
     }
@@ -205,8 +238,12 @@ impl Shard {
             Reach::One(links) => links,
             #[cfg(feature = "cluster")]
             Reach::Cluster(cluster) => return self.get_spread(cluster, keys).await,
+            #[cfg(feature = "memory")]
+            Reach::Memory(server) => return server.get_many(keys),
         };
-        let mut command = redis::cmd("MGET");
+        let bytes = keys.iter().map(|key| key.as_bytes().len()).sum::<usize>();
+        let mut command = Cmd::with_capacity(1 + keys.len(), 4 + bytes);
+        command.arg("MGET");
         for key in keys {
             command.arg(key.as_bytes());
         }
@@ -263,6 +300,8 @@ impl Shard {
                     answer => Ok(answer),
                 }
             }
+            #[cfg(feature = "memory")]
+            Reach::Memory(server) => server.run(script, &script.call(rest)),
         }
     }
 
@@ -272,6 +311,8 @@ impl Shard {
             Reach::One(links) => links.rejected(error),
             #[cfg(feature = "cluster")]
             Reach::Cluster(cluster) => cluster.rejected(error),
+            #[cfg(feature = "memory")]
+            Reach::Memory(server) => ShardError::answered(server.name(), error),
         }
     }
 }

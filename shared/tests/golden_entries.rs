@@ -47,7 +47,7 @@ fn version(text: &str) -> Version {
 fn entries_are_written_and_read_as_the_vectors_say() {
     let vectors: Vec<EntryVector> =
         serde_json::from_str(include_str!("../../tests/golden/entry/entries.json")).unwrap();
-    assert_eq!(vectors.len(), 5);
+    assert_eq!(vectors.len(), 9);
     for vector in vectors {
         let entry = Entry {
             header: Header {

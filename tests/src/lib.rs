@@ -2,5 +2,6 @@
 
 #![allow(clippy::print_stdout, reason = "benchmarks report to a person")]
 
+pub mod raw;
 pub mod records;
 pub mod rounds;

@@ -2,7 +2,8 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use ringtide_core::key::CacheKey;
 use ringtide_core::valkey::{Fill, FillReply, Release, ShardError, Token};
@@ -18,12 +19,25 @@ pub(crate) struct HeldLease {
     key: CacheKey,
     token: Token,
     tasks: TaskTracker,
+    asked: Instant,
+    ttl: Duration,
+    /// When it was last extended, in ms after it was asked for.
+    extended_ms: AtomicU64,
     ended: bool,
 }
 
 impl HeldLease {
-    pub(crate) fn new(inner: &Inner, shard: &Arc<ReadShard>, key: CacheKey, token: Token) -> Self {
-        Self { shard: Arc::clone(shard), key, token, tasks: inner.tasks.clone(), ended: false }
+    /// Takes over a lease that was asked for at `asked`.
+    pub(crate) fn new(inner: &Inner, shard: &Arc<ReadShard>, key: CacheKey, token: Token, asked: Instant) -> Self {
+        let (tasks, ttl) = (inner.work.clone(), inner.settings.lease_ttl);
+        let extended_ms = AtomicU64::new(0);
+        Self { shard: Arc::clone(shard), key, token, tasks, asked, ttl, extended_ms, ended: false }
+    }
+
+    /// Leaves the lease to a fill that is sent again, and tells until when it lives at least.
+    pub(crate) fn leave(&mut self) -> Instant {
+        self.ended = true;
+        self.asked + Duration::from_millis(self.extended_ms.load(Ordering::Relaxed)) + self.ttl
     }
 
     pub(crate) fn token(&self) -> Token {
@@ -31,11 +45,13 @@ impl HeldLease {
     }
 
     /// Extends the lease for as long as this is polled, until it is found to be gone.
-    pub(crate) async fn keep(&self, ttl: Duration) -> Infallible {
+    pub(crate) async fn keep(&self) -> Infallible {
         loop {
-            tokio::time::sleep(ttl / 3).await;
-            match self.shard.shard.extend(&self.key, &self.token, ttl).await {
-                Ok(true) | Err(_) => {}
+            tokio::time::sleep(self.ttl / 3).await;
+            let asked_ms = u64::try_from(self.asked.elapsed().as_millis()).unwrap_or(u64::MAX);
+            match self.shard.extend(&self.key, &self.token, self.ttl).await {
+                Ok(true) => self.extended_ms.store(asked_ms, Ordering::Relaxed),
+                Err(_) => {}
                 // The load goes on: its caller began before whatever took the lease.
                 Ok(false) => std::future::pending().await,
             }
@@ -44,7 +60,7 @@ impl HeldLease {
 
     /// Sends the fill; every answer but [`FillReply::Below`] ends the lease.
     pub(crate) async fn fill(&mut self, fill: &Fill) -> Result<FillReply, ShardError> {
-        let reply = self.shard.shard.fill(&self.key, fill).await?;
+        let reply = self.shard.fill(&self.key, fill).await?;
         self.ended = match reply {
             FillReply::Stored | FillReply::Void | FillReply::Older => true,
             FillReply::Below { .. } => false,
@@ -54,7 +70,7 @@ impl HeldLease {
 
     /// Gives the lease back and tells its waiters that the load failed.
     pub(crate) async fn release_failed(mut self, reason: &str) {
-        if self.shard.shard.release(&self.key, &self.token, Release::Failed(reason)).await.is_ok() {
+        if self.shard.release(&self.key, &self.token, Release::Failed(reason)).await.is_ok() {
             self.ended = true;
         }
     }
@@ -66,7 +82,7 @@ impl Drop for HeldLease {
         let (false, Ok(runtime)) = (self.ended, Handle::try_current()) else { return };
         let (shard, key, token) = (self.shard.clone(), self.key.clone(), self.token);
         let release = async move {
-            if let Err(error) = shard.shard.release(&key, &token, Release::Retry).await {
+            if let Err(error) = shard.release(&key, &token, Release::Retry).await {
                 tracing::debug!(key = %key, %error, "lease not given back, it expires");
             }
         };

@@ -3,10 +3,21 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod answers;
+mod batch;
+mod breaker;
+mod codecs;
+mod deadlines;
 mod failures;
 mod herd;
 mod invalidation;
+mod left_out;
+mod limits;
+mod local;
+mod memory;
 mod outage;
+mod retries;
+mod ring_changes;
 mod settings;
 mod stale;
 mod support;
+mod writes;

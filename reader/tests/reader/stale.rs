@@ -96,8 +96,7 @@ async fn after_the_window_a_read_waits_for_its_load() {
 
 #[tokio::test]
 async fn what_has_changed_is_not_served_while_it_is_loaded() {
-    let stage =
-        Stage::with(|item| item.ttl(WINDOW).stale_while_revalidate(WINDOW).stale_if_error(WINDOW)).await;
+    let stage = Stage::with(|item| item.ttl(WINDOW).stale_while_revalidate(WINDOW).stale_if_error(WINDOW)).await;
     stage.invalidate().await;
     assert!(stage.server.exists("item:a").await, "it is not kept");
     stage.origin.allow(1);

@@ -131,9 +131,27 @@ impl<'a> From<&'a [u8]> for KeyPart<'a> {
     }
 }
 
+impl<'a> From<&'a Vec<u8>> for KeyPart<'a> {
+    fn from(bytes: &'a Vec<u8>) -> Self {
+        KeyPart::Bytes(Cow::Borrowed(bytes))
+    }
+}
+
+impl<'a> From<&'a &str> for KeyPart<'a> {
+    fn from(text: &'a &str) -> Self {
+        KeyPart::Text(Cow::Borrowed(text))
+    }
+}
+
 impl From<bool> for KeyPart<'_> {
     fn from(value: bool) -> Self {
         KeyPart::Bool(value)
+    }
+}
+
+impl From<&bool> for KeyPart<'_> {
+    fn from(value: &bool) -> Self {
+        KeyPart::Bool(*value)
     }
 }
 
@@ -142,6 +160,12 @@ macro_rules! from_integers {
         impl From<$integer> for KeyPart<'_> {
             fn from(number: $integer) -> Self {
                 KeyPart::Number(Cow::Owned(number.to_string()))
+            }
+        }
+
+        impl From<&$integer> for KeyPart<'_> {
+            fn from(number: &$integer) -> Self {
+                (*number).into()
             }
         }
     )*};

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::command::{Action, Command};
-use crate::key::{CacheKey, Mode};
+use crate::key::CacheKey;
 use crate::park::ParkedRecord;
 use crate::record::{ChangeRecord, UnreadableRecord};
 use crate::ring::{RingHistory, ShardName};
@@ -197,12 +197,7 @@ fn place(ring: &RingHistory, now_ms: u64, commands: Vec<(Command, usize)>) -> Ve
     let mut lots: Vec<(Lot, Vec<Command>, usize)> = Vec::new();
     let mut batches = Vec::new();
     for (command, record) in commands {
-        let settle = match (&command.space.mode, &command.action) {
-            (Mode::Settle { after }, _) => Some(*after),
-            // Without a version there is no floor to leave behind for the loads that lag.
-            (Mode::Versioned { tombstone, .. }, Action::Invalidate { version }) if version.is_none() => *tombstone,
-            (Mode::Plain | Mode::Versioned { .. }, _) => None,
-        };
+        let settle = command.repeated_after();
         let refresh = matches!(command.action, Action::Refresh { .. });
         let owners = ring.owners(command.key.as_bytes(), now_ms);
         for shard in owners.iter() {

@@ -32,6 +32,7 @@ use super::connect::Endpoint;
 use super::credentials::Access;
 use super::error::{NO_SCRIPT, ShardError};
 use super::script::Script;
+use super::tracking::{self, Tracking};
 use crate::config;
 use crate::metrics::{REASON, RING_SHARD, SHARD_ERRORS};
 use crate::ring::ShardName;
@@ -42,17 +43,28 @@ const REDIRECTS: usize = 5;
 /// The masters of a cluster.
 pub(super) struct Cluster(Arc<Kept>);
 
-/// What is known of a cluster, and the task that keeps it up to date; connections end with it.
+/// What is known of a cluster, and the tasks that keep it up to date; connections end with it.
 struct Kept {
     shared: Arc<Shared>,
-    keeper: AbortHandle,
+    tasks: Vec<AbortHandle>,
 }
 
 impl Cluster {
-    pub(super) fn new(name: ShardName, seed: Endpoint, access: Access, options: &config::Valkey) -> Self {
-        let shared = Arc::new(Shared::new(name, seed, access, options));
-        let keeper = tokio::spawn(members::keep(shared.clone())).abort_handle();
-        Self(Arc::new(Kept { shared, keeper }))
+    pub(super) fn new(
+        name: ShardName,
+        seed: Endpoint,
+        access: Access,
+        options: &config::Valkey,
+        tracking: Option<Arc<Tracking>>,
+    ) -> Self {
+        let shared = Arc::new(Shared::new(name.clone(), seed, access, options, tracking.clone()));
+        let mut tasks = vec![tokio::spawn(members::keep(shared.clone())).abort_handle()];
+        if let Some(tracking) = tracking {
+            let connected = shared.clone();
+            let heartbeat = tracking::heartbeat(name, tracking, move || connected.all_live());
+            tasks.push(tokio::spawn(heartbeat).abort_handle());
+        }
+        Self(Arc::new(Kept { shared, tasks }))
     }
 
     /// How long a command may take.
@@ -313,7 +325,7 @@ impl Cluster {
 
 impl Drop for Kept {
     fn drop(&mut self) {
-        self.keeper.abort();
+        self.tasks.iter().for_each(AbortHandle::abort);
     }
 }
 

@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use super::connect::Endpoint;
 use super::credentials::{Access, Login};
 use super::dial::{Backoff, Failure};
+use super::tracking::Tracking;
 use crate::config;
 use crate::metrics::{RING_SHARD, SHARD_UP};
 use crate::ring::ShardName;
@@ -34,6 +35,8 @@ pub(super) struct Dialer {
     refused: AtomicBool,
     /// Woken when connections come and go, where this server is one of several.
     several: Option<Arc<Notify>>,
+    /// Who is told of changes of what was read, where anybody is.
+    pub(super) tracking: Option<Arc<Tracking>>,
 }
 
 /// How many connections are up, or why none is.
@@ -73,7 +76,34 @@ impl Dialer {
             status: watch::Sender::new(Status { up: 0, reason: "not connected yet".into(), hopeless: false }),
             refused: AtomicBool::new(false),
             several,
+            tracking: None,
         }
+    }
+
+    /// Has the server tell `tracking` of changes of what is read over [`Dialer::dial_tracked`]'s connections.
+    pub(super) fn tracked(self, tracking: Option<Arc<Tracking>>) -> Self {
+        Self { tracking, ..self }
+    }
+
+    /// Whether this server is one of several that make up a ring shard.
+    pub(super) fn is_one_of_several(&self) -> bool {
+        self.several.is_some()
+    }
+
+    /// Makes one connection whose reads the server remembers, where anybody is to be told of changes.
+    pub(super) async fn dial_tracked(
+        &self,
+        on_push: impl Fn(PushInfo) + Send + Sync + 'static,
+    ) -> Result<Dialed, Failure> {
+        let Some(tracking) = &self.tracking else { return self.dial(on_push).await };
+        let heard = tracking.clone();
+        let on_push = move |push: PushInfo| {
+            heard.hear(&push);
+            on_push(push);
+        };
+        let mut dialed = self.dial(on_push).await?;
+        tracking.begin(&mut dialed.connection).await?;
+        Ok(dialed)
     }
 
     /// Makes one connection; `on_push` hears of its loss and of what is published to it.

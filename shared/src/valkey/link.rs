@@ -9,19 +9,20 @@ use redis::aio::MultiplexedConnection;
 use redis::{Cmd, PushInfo, PushKind, RedisResult, Value};
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
-use tokio::time::Instant;
 
 use super::dial::{Backoff, Failure, Outage};
 use super::dialer::{Dialed, Dialer};
 use super::error::ShardError;
+use super::tracking::{self, Flushed};
 use crate::metrics::{REASON, RING_SHARD, SHARD_CONNECTS, SHARD_ERRORS};
 use crate::ring::ShardName;
 
 /// Time-outs without an answer between them after which a connection is replaced: a stopped server never closes it.
 const TIMEOUTS_IN_A_ROW: u32 = 3;
 
-/// A connection that lived this long has proved that connecting works, so that the next pause begins small again.
-const PROVEN: Duration = Duration::from_secs(1);
+/// Among the time-outs of a connection: no command has been answered yet. The first answer proves that connecting works,
+/// so that the next pause begins small again.
+const UNPROVEN: u32 = 1 << 31;
 
 /// All connections to one ring shard.
 pub(super) struct Links {
@@ -46,7 +47,14 @@ impl Links {
     pub(super) fn new(dialer: Dialer, connections: usize) -> Self {
         let dialer = Arc::new(dialer);
         let slots: Box<[Arc<Slot>]> = (0..connections.max(1)).map(|_| Arc::default()).collect();
-        let tasks = slots.iter().map(|slot| tokio::spawn(keep(dialer.clone(), slot.clone())).abort_handle()).collect();
+        let mut tasks: Vec<_> =
+            slots.iter().map(|slot| tokio::spawn(keep(dialer.clone(), slot.clone())).abort_handle()).collect();
+        if let (Some(tracking), false) = (&dialer.tracking, dialer.is_one_of_several()) {
+            let slots = slots.clone();
+            let live = move || slots.iter().filter_map(|slot| slot.0.load_full()).collect();
+            let heartbeat = tracking::heartbeat(dialer.name.clone(), tracking.clone(), live);
+            tasks.push(tokio::spawn(heartbeat).abort_handle());
+        }
         Self { dialer, slots, turn: AtomicUsize::new(0), tasks }
     }
 
@@ -66,6 +74,12 @@ impl Links {
     #[cfg(feature = "cluster")]
     pub(super) fn is_up(&self) -> bool {
         self.dialer.status.borrow().is_up()
+    }
+
+    /// Every connection that lives.
+    #[cfg(feature = "cluster")]
+    pub(super) fn all_live(&self) -> impl Iterator<Item = Arc<Live>> {
+        self.slots.iter().filter_map(|slot| slot.0.load_full())
     }
 
     /// Picks a connection, in turns where there are several.
@@ -88,9 +102,7 @@ impl Links {
 
     /// Sends one command over a given connection.
     pub(super) async fn send_by(&self, live: &Live, command: &Cmd) -> Result<Value, ShardError> {
-        let mut connection = live.connection.clone();
-        let answer = connection.send_packed_command(command).await;
-        self.settle(live, answer)
+        live.send(self.name(), command).await
     }
 
     /// Sends a pipeline; servers' errors are among the answers.
@@ -98,32 +110,7 @@ impl Links {
         let live = self.live()?;
         let mut connection = live.connection.clone();
         let answer = connection.send_packed_commands(pipeline, 0, len).await;
-        self.settle(&live, answer)
-    }
-
-    fn settle<T>(&self, live: &Live, answer: RedisResult<T>) -> Result<T, ShardError> {
-        match answer {
-            Ok(value) => {
-                if live.timeouts.load(Ordering::Relaxed) != 0 {
-                    live.timeouts.store(0, Ordering::Relaxed);
-                }
-                Ok(value)
-            }
-            Err(error) => {
-                let error = ShardError::of_call(self.name(), error);
-                match &error {
-                    ShardError::TimedOut { .. } => {
-                        if live.timeouts.fetch_add(1, Ordering::Relaxed) + 1 >= TIMEOUTS_IN_A_ROW {
-                            live.lost.notify_one();
-                        }
-                    }
-                    ShardError::Unavailable { .. } => live.lost.notify_one(),
-                    ShardError::Rejected { .. } => {}
-                }
-                self.count(&error);
-                Err(error)
-            }
-        }
+        live.settle(self.name(), answer)
     }
 
     /// Makes an error of a server's answer. Behind a name that moves to the new primary, a read-only server is the
@@ -140,7 +127,7 @@ impl Links {
     }
 
     fn count(&self, error: &ShardError) {
-        metrics::counter!(SHARD_ERRORS, RING_SHARD => self.name().to_string(), REASON => error.label()).increment(1);
+        count(self.name(), error);
     }
 
     fn unavailable(&self) -> ShardError {
@@ -151,10 +138,52 @@ impl Links {
     }
 }
 
+impl Live {
+    /// Sends one command; a server's error is among the answers.
+    pub(super) async fn send(&self, shard: &ShardName, command: &Cmd) -> Result<Value, ShardError> {
+        let mut connection = self.connection.clone();
+        let answer = connection.send_packed_command(command).await;
+        self.settle(shard, answer)
+    }
+
+    fn settle<T>(&self, shard: &ShardName, answer: RedisResult<T>) -> Result<T, ShardError> {
+        match answer {
+            Ok(value) => {
+                if self.timeouts.load(Ordering::Relaxed) != 0 {
+                    self.timeouts.store(0, Ordering::Relaxed);
+                }
+                Ok(value)
+            }
+            Err(error) => {
+                let error = ShardError::of_call(shard, error);
+                match &error {
+                    ShardError::TimedOut { .. } => {
+                        let before = self.timeouts.fetch_add(1, Ordering::Relaxed) & !UNPROVEN;
+                        if before + 1 >= TIMEOUTS_IN_A_ROW {
+                            self.lost.notify_one();
+                        }
+                    }
+                    ShardError::Unavailable { .. } => self.lost.notify_one(),
+                    ShardError::Rejected { .. } => {}
+                }
+                count(shard, &error);
+                Err(error)
+            }
+        }
+    }
+}
+
 impl Drop for Links {
     fn drop(&mut self) {
         self.tasks.iter().for_each(AbortHandle::abort);
+        if let Some(tracking) = &self.dialer.tracking {
+            tracking.flushed(Flushed::Disconnected);
+        }
     }
+}
+
+fn count(shard: &ShardName, error: &ShardError) {
+    metrics::counter!(SHARD_ERRORS, RING_SHARD => shard.to_string(), REASON => error.label()).increment(1);
 }
 
 /// Keeps one slot filled for as long as the task lives.
@@ -169,11 +198,14 @@ async fn keep(dialer: Arc<Dialer>, slot: Arc<Slot>) {
                 noticed.notify_one();
             }
         };
-        match dialer.dial(on_push).await {
+        match dialer.dial_tracked(on_push).await {
             Ok(Dialed { connection, renew_within }) => {
-                let since = Instant::now();
-                let live = Live { connection: connection.clone(), timeouts: AtomicU32::new(0), lost: lost.clone() };
-                slot.0.store(Some(Arc::new(live)));
+                let (connected, timeouts) = (connection.clone(), AtomicU32::new(UNPROVEN));
+                let live = Arc::new(Live { connection: connected, timeouts, lost: lost.clone() });
+                slot.0.store(Some(live.clone()));
+                if let Some(tracking) = &dialer.tracking {
+                    tracking.came.notify_one();
+                }
                 outage.over();
                 metrics::counter!(SHARD_CONNECTS, RING_SHARD => dialer.name.to_string()).increment(1);
                 dialer.note(|status| {
@@ -186,12 +218,16 @@ async fn keep(dialer: Arc<Dialer>, slot: Arc<Slot>) {
                     reason = dialer.renew(connection, renew_within) => reason,
                 };
                 slot.0.store(None);
+                // Only now: who notes a key down after this picks another connection.
+                if let Some(tracking) = &dialer.tracking {
+                    tracking.flushed(Flushed::Disconnected);
+                }
                 outage.failed(&reason);
                 dialer.note(|status| {
                     status.up -= 1;
                     status.reason = reason;
                 });
-                if since.elapsed() >= PROVEN {
+                if live.timeouts.load(Ordering::Relaxed) & UNPROVEN == 0 {
                     backoff.reset();
                 }
             }

@@ -5,6 +5,7 @@ mod cluster;
 mod dynamodb;
 mod ministack;
 mod process;
+mod proxy;
 mod valkey;
 
 pub use certificates::Certificates;
@@ -12,4 +13,5 @@ pub use cluster::ValkeyCluster;
 pub use dynamodb::Emulator;
 pub use ministack::Ministack;
 pub use process::{ServerError, free_port};
+pub use proxy::{Direction, Flow, Proxy};
 pub use valkey::ValkeyServer;

@@ -29,6 +29,16 @@ impl Server {
         self.0.kill();
     }
 
+    /// Stops the process: it keeps its connections and answers nothing.
+    pub(crate) fn freeze(&self) {
+        self.0.freeze().unwrap();
+    }
+
+    /// Lets it go on.
+    pub(crate) fn thaw(&self) {
+        self.0.thaw().unwrap();
+    }
+
     pub(crate) fn address(&self) -> String {
         self.0.address()
     }
@@ -49,6 +59,20 @@ impl Server {
         let prefix = format!("cmdstat_{command}:calls=");
         let line = info.lines().find_map(|line| line.strip_prefix(&prefix));
         line.and_then(|rest| rest.split(',').next()).map_or(0, |calls| calls.parse().unwrap())
+    }
+
+    /// How often it has read from its clients' sockets: pipelined commands are read together.
+    pub(crate) async fn socket_reads(&self) -> u64 {
+        let info: String = redis::cmd("INFO").arg("stats").query_async(&mut self.connection().await).await.unwrap();
+        let reads = info.lines().find_map(|line| line.strip_prefix("total_reads_processed:"));
+        reads.unwrap().trim().parse().unwrap()
+    }
+
+    /// How many leases are held.
+    pub(crate) async fn locks(&self) -> usize {
+        let keys: Vec<String> =
+            redis::cmd("KEYS").arg("lock:*").query_async(&mut self.connection().await).await.unwrap();
+        keys.len()
     }
 
     /// How many inboxes are subscribed.

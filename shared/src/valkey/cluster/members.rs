@@ -20,7 +20,8 @@ use crate::valkey::credentials::Access;
 use crate::valkey::dial::{Backoff, Failure};
 use crate::valkey::dialer::Dialer;
 use crate::valkey::error::ShardError;
-use crate::valkey::link::Links;
+use crate::valkey::link::{Links, Live};
+use crate::valkey::tracking::{Flushed, Tracking};
 
 /// How often the map of slots is looked at while nobody complains.
 const QUIET: Duration = Duration::from_secs(15);
@@ -40,6 +41,7 @@ pub(super) struct Shared {
     pub(super) options: config::Valkey,
     seed: Endpoint,
     access: Access,
+    tracking: Option<Arc<Tracking>>,
     map: ArcSwap<Map>,
     known: Mutex<HashMap<Address, Known>>,
     /// Why the map could not be asked for, if it could not.
@@ -91,12 +93,19 @@ impl Map {
 }
 
 impl Shared {
-    pub(super) fn new(name: ShardName, seed: Endpoint, access: Access, options: &config::Valkey) -> Self {
+    pub(super) fn new(
+        name: ShardName,
+        seed: Endpoint,
+        access: Access,
+        options: &config::Valkey,
+        tracking: Option<Arc<Tracking>>,
+    ) -> Self {
         Self {
             name,
             options: options.clone(),
             seed,
             access,
+            tracking,
             map: ArcSwap::from_pointee(Map::empty()),
             known: Mutex::default(),
             failed: watch::Sender::new(Some(("not connected yet".into(), false))),
@@ -160,12 +169,17 @@ impl Shared {
             let endpoint = self.seed.at(&address.host, address.port);
             let changed = Some(self.changed.clone());
             let dialer = Dialer::new(self.name.clone(), endpoint, self.access.clone(), &self.options, changed);
-            let links = Links::new(dialer, self.options.connections);
+            let links = Links::new(dialer.tracked(self.tracking.clone()), self.options.connections);
             let node = Arc::new(Node { address: address.clone(), links });
             Known { node, wanted: Instant::now() }
         });
         entry.wanted = Instant::now();
         entry.node.clone()
+    }
+
+    /// Every connection that lives, to any server.
+    pub(super) fn all_live(&self) -> Vec<Arc<Live>> {
+        self.known().values().flat_map(|known| known.node.links.all_live()).collect()
     }
 
     /// Finds out who serves what; tells whether that has changed.
@@ -199,6 +213,10 @@ impl Shared {
             let names =
                 ranges.iter().filter_map(|range| Some((range.address.clone()?, range.master.clone()))).collect();
             self.map.store(Arc::new(Map { owners, nodes: nodes.clone(), missing, names }));
+            // Who has served a slot until now may hear of its changes no more.
+            if let Some(tracking) = &self.tracking {
+                tracking.flushed(Flushed::Moved);
+            }
         }
         self.known().retain(|_, known| {
             known.wanted.elapsed() < GRACE || nodes.iter().any(|node| Arc::ptr_eq(node, &known.node))

@@ -1,0 +1,209 @@
+//! Reading many keys: the look-ups of all ring shards at once, and a single read's own way for each miss.
+
+use std::collections::VecDeque;
+use std::hash::Hash;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use ringtide_core::key::CacheKey;
+use ringtide_core::valkey::ShardError;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::time::Instant;
+
+use super::answers::Batch;
+use super::gathering::Gathering;
+use super::partition::{Lookup, Partition};
+use crate::cache::Inner;
+use crate::error::Error;
+use crate::key::IntoKeyParts;
+use crate::lookup::{Found, Miss};
+use crate::space::Space;
+use crate::topology::Topology;
+
+/// Reads many keys, each answered at its place.
+pub(super) async fn read_many<K, T>(space: &Space<T>, keys: Vec<K>, gathering: &Arc<Gathering<K, T>>) -> Batch<K, T>
+where
+    K: Clone + Eq + Hash + Send + Sync + 'static,
+    for<'k> &'k K: IntoKeyParts<'k>,
+    T: Serialize + DeserializeOwned + Send + 'static,
+{
+    let Space { cache, state, options, .. } = space;
+    let inner = &cache.inner;
+    let timeout = options.timeout_or(&inner.settings).map(|after| (Instant::now() + after, after));
+    let mut answers: Vec<Option<Result<Option<T>, Error>>> = Vec::with_capacity(keys.len());
+    let mut rendered = Vec::with_capacity(keys.len());
+    for part in &keys {
+        let (key, answer) = match space.key(part) {
+            Ok(key) => match inner.local_first(&key, state, options) {
+                Some(Found { value, refresh_before_ms }) => {
+                    if refresh_before_ms != 0 {
+                        let loader = gathering.loader(inner, state, part.clone(), None);
+                        inner.refresh_behind(key, state, options, loader, refresh_before_ms);
+                    }
+                    (None, Some(Ok(value)))
+                }
+                None => (Some(key), None),
+            },
+            Err(error) => (None, Some(Err(error))),
+        };
+        rendered.push(key);
+        answers.push(answer);
+    }
+    let topology = inner.topology.load_full();
+    let owner = |key: &CacheKey| topology.ring.locate(key.as_bytes()).index();
+    let Partition { lookups, twins } = Partition::new(rendered, topology.shards.len(), owner);
+
+    let expected = gathering.expect();
+    let look_up = |(lookup, owed): (Lookup, Option<ShardError>)| {
+        let (shard, expected) = (&topology.shards[lookup.shard], expected.another());
+        async move {
+            let found = match owed {
+                Some(error) => Err(error),
+                None if options.fresh => Ok(Vec::new()),
+                None => inner.local.read_many(shard, &lookup.keys, state).await,
+            };
+            (lookup, found, expected)
+        }
+    };
+    let lookups = lookups.into_iter().flat_map(|lookup| unless_owed(inner, &topology, lookup));
+    let mut looking: FuturesUnordered<_> = lookups.map(look_up).collect();
+    expected.give_up();
+    let loader = |place: usize| gathering.loader(inner, state, keys[place].clone(), Some(expected.another()));
+    let deadline = timeout.map(|(at, _)| at);
+    let begin = |(place, key, miss)| {
+        let answer = inner.answer_miss(key, state, options, deadline, loader(place), miss);
+        async move { (place, answer.await) }
+    };
+    let (mut misses, mut missing, mut behind) = (VecDeque::new(), FuturesUnordered::new(), 0);
+    let reading = async {
+        loop {
+            tokio::select! {
+                biased;
+                Some((lookup, found, expected)) = looking.next(), if !looking.is_empty() => {
+                    let mut found = Replies::new(found, options.fresh);
+                    for (key, first) in lookup.keys.into_iter().zip(lookup.places) {
+                        let reply = found.next();
+                        for place in std::iter::once(first).chain(twins.of(first)) {
+                            let down = |error| inner.local_fallback(&key, state, options, error);
+                            match reply.judge(|entry| inner.accept(entry, state, options), down) {
+                                Ok(Found { value, refresh_before_ms }) => {
+                                    // What is left out is served once more, and loaded again by the next read.
+                                    if refresh_before_ms != 0 && behind < AT_ONCE {
+                                        behind += 1;
+                                        let (key, loader) = (key.clone(), loader(place));
+                                        inner.refresh_behind(key, state, options, loader, refresh_before_ms);
+                                    }
+                                    answers[place] = Some(Ok(value));
+                                }
+                                Err(miss) => misses.push_back((place, key.clone(), miss)),
+                            }
+                        }
+                    }
+                    start_some(&mut misses, &mut missing, begin);
+                    drop(expected);
+                }
+                Some((place, answer)) = missing.next(), if !missing.is_empty() => {
+                    answers[place] = Some(answer);
+                    start_some(&mut misses, &mut missing, begin);
+                }
+                else => break,
+            }
+        }
+    };
+    match timeout {
+        None => reading.await,
+        // What is not answered by then is late; the rest is answered all the same.
+        Some((at, _)) => tokio::time::timeout_at(at, reading).await.unwrap_or(()),
+    }
+    let late = |key: &K| {
+        let key = space.key(key)?;
+        state.counters.late.increment(1);
+        match timeout {
+            Some((_, after)) => Err(Error::DeadlineExceeded { key, after }),
+            None => Err(Error::Closed { key }),
+        }
+    };
+    let answered = |(key, answer): (K, Option<_>)| {
+        let answer = answer.unwrap_or_else(|| late(&key));
+        (key, answer)
+    };
+    Batch::new(keys.into_iter().zip(answers).map(answered).collect())
+}
+
+/// Parts the keys that may not be read from their ring shard, because it has yet to answer an invalidation of them.
+fn unless_owed(
+    inner: &Inner,
+    topology: &Topology,
+    lookup: Lookup,
+) -> impl Iterator<Item = (Lookup, Option<ShardError>)> + use<> {
+    let shard = &topology.shards[lookup.shard];
+    let owed = lookup.keys.iter().find_map(|key| inner.owed(shard, key));
+    let (others, theirs) = match &owed {
+        Some(_) => lookup.split(|key| inner.owed(shard, key).is_none()),
+        None => (Some(lookup), None),
+    };
+    others.zip(Some(None)).into_iter().chain(theirs.zip(Some(owed)))
+}
+
+/// Most misses of one read that are answered at once: the leases and fills of more would outlast a command's time-out.
+const AT_ONCE: usize = 1000;
+
+/// Begins to answer misses, in waves, so that those of a wave are loaded together.
+fn start_some<M, F: Future>(misses: &mut VecDeque<M>, missing: &mut FuturesUnordered<F>, begin: impl Fn(M) -> F) {
+    if missing.len() <= AT_ONCE / 2 {
+        let next = misses.drain(..misses.len().min(AT_ONCE - missing.len()));
+        missing.extend(next.map(begin));
+    }
+}
+
+/// What a ring shard answered to a look-up, key by key.
+enum Replies {
+    Found(std::vec::IntoIter<Option<Bytes>>),
+    Down(ShardError),
+    /// Nobody was asked: all is to be loaded in any case.
+    Refused,
+}
+
+/// What it answered for one key.
+enum Reply {
+    Entry(Bytes),
+    Absent,
+    Down(ShardError),
+    Refused,
+}
+
+impl Replies {
+    fn new(found: Result<Vec<Option<Bytes>>, ShardError>, fresh: bool) -> Self {
+        match found {
+            _ if fresh => Self::Refused,
+            Ok(found) => Self::Found(found.into_iter()),
+            Err(error) => Self::Down(error),
+        }
+    }
+
+    fn next(&mut self) -> Reply {
+        match self {
+            Self::Found(found) => found.next().flatten().map_or(Reply::Absent, Reply::Entry),
+            Self::Down(error) => Reply::Down(error.clone()),
+            Self::Refused => Reply::Refused,
+        }
+    }
+}
+
+impl Reply {
+    fn judge<T>(
+        &self,
+        accept: impl FnOnce(&Bytes) -> Result<Found<T>, Miss>,
+        down: impl FnOnce(ShardError) -> Result<Found<T>, Miss>,
+    ) -> Result<Found<T>, Miss> {
+        match self {
+            Self::Entry(entry) => accept(entry),
+            Self::Absent => Err(Miss::Absent),
+            Self::Down(error) => down(error.clone()),
+            Self::Refused => Err(Miss::Refused),
+        }
+    }
+}

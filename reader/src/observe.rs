@@ -1,0 +1,182 @@
+//! What a cache tells of itself: metrics to a recorder of the application's choice, spans, and a hook for those who bring
+//! their own.
+//!
+//! A read is a span `ringtide.read` at level debug, with the fields `cache_space`, `cache_key`, `cache_status` and, where an
+//! entry answered, `cache_ttl_remaining_ms`; loads are its children. Where nobody listens, a read makes none of it.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use ringtide_core::clock::unix_ms;
+use ringtide_core::key::CacheKey;
+use tracing::Span;
+use tracing::field::Empty;
+
+use crate::error::Error;
+
+/// What a read was answered with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum CacheStatus {
+    /// An entry of a ring shard.
+    Hit,
+    /// An entry of this process's memory.
+    LocalHit,
+    /// A value past its time.
+    Stale,
+    /// A load, of this process or of another one that was waited for.
+    Miss,
+}
+
+impl CacheStatus {
+    /// The name in spans and labels.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Hit => "hit",
+            Self::LocalHit => "local_hit",
+            Self::Stale => "stale",
+            Self::Miss => "miss",
+        }
+    }
+}
+
+/// A read that has ended.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct ReadEnd<'a> {
+    /// The key space; `raw` for keys that were given whole.
+    pub space: &'a str,
+    /// The key.
+    pub key: &'a CacheKey,
+    /// What answered it, or why nothing did.
+    pub result: Result<CacheStatus, &'a Error>,
+    /// Whether the item exists; `false` for an error too.
+    pub exists: bool,
+    /// How long the entry that answered is still fresh; `None` where none did or it does not say.
+    pub fresh_for: Option<Duration>,
+    /// How long the read took.
+    pub took: Duration,
+}
+
+/// A load that has ended.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct LoadEnd<'a> {
+    /// The key space; `raw` for keys that were given whole.
+    pub space: &'a str,
+    /// The key.
+    pub key: &'a CacheKey,
+    /// Why it failed.
+    pub error: Option<&'a Error>,
+    /// How long it took.
+    pub took: Duration,
+}
+
+/// A hook that is called as reads and loads end, by the task they end in: it must not block, and what it panics with ends
+/// that read or load.
+///
+/// ```
+/// use ringtide::{CacheStatus, Observer, ReadEnd};
+///
+/// struct SlowReads;
+///
+/// impl Observer for SlowReads {
+///     fn read(&self, read: &ReadEnd<'_>) {
+///         if read.took.as_millis() > 100 && read.result.is_ok_and(|status| status != CacheStatus::Miss) {
+///             eprintln!("{} took {:?}", read.key, read.took);
+///         }
+///     }
+/// }
+/// ```
+pub trait Observer: Send + Sync + 'static {
+    /// A read has ended.
+    fn read(&self, read: &ReadEnd<'_>) {
+        let _ = read;
+    }
+
+    /// A load has ended.
+    fn load(&self, load: &LoadEnd<'_>) {
+        let _ = load;
+    }
+}
+
+/// The application's hook, if there is one.
+#[derive(Clone, Default)]
+pub(crate) struct Watcher(pub(crate) Option<Arc<dyn Observer>>);
+
+impl fmt::Debug for Watcher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Watcher").field(&self.0.is_some()).finish()
+    }
+}
+
+/// A read that somebody watches.
+pub(crate) struct Watched<'a> {
+    watcher: &'a Watcher,
+    space: &'a str,
+    key: CacheKey,
+    began: Instant,
+    pub(crate) span: Span,
+}
+
+/// What a read that ended well tells.
+#[derive(Clone, Copy)]
+pub(crate) struct Answered {
+    pub(crate) status: CacheStatus,
+    pub(crate) exists: bool,
+    /// 0 where it is not known.
+    pub(crate) soft_expiry_ms: u64,
+}
+
+impl Watcher {
+    /// Begins to watch a read, where anybody wants to know.
+    #[inline]
+    pub(crate) fn begin<'a>(&'a self, space: &'a str, key: &CacheKey) -> Option<Watched<'a>> {
+        if self.0.is_none() && !tracing::enabled!(tracing::Level::DEBUG) {
+            return None;
+        }
+        let span = tracing::debug_span!(
+            "ringtide.read",
+            cache_space = space,
+            cache_key = %key,
+            cache_status = Empty,
+            cache_ttl_remaining_ms = Empty
+        );
+        Some(Watched { watcher: self, space, key: key.clone(), began: Instant::now(), span })
+    }
+
+    /// Tells of a load that has ended.
+    pub(crate) fn loaded(&self, space: &str, key: &CacheKey, error: Option<&Error>, took: Duration) {
+        if let Some(observer) = &self.0 {
+            observer.load(&LoadEnd { space, key, error, took });
+        }
+    }
+}
+
+impl Watched<'_> {
+    /// Tells how the read ended.
+    pub(crate) fn end(self, result: Result<Answered, &Error>) {
+        let fresh_for = result.as_ref().ok().filter(|answered| answered.soft_expiry_ms > 0).map(|answered| {
+            Duration::from_millis(answered.soft_expiry_ms.saturating_sub(unix_ms()))
+        });
+        match &result {
+            Ok(answered) => self.span.record("cache_status", answered.status.name()),
+            Err(_) => self.span.record("cache_status", "error"),
+        };
+        if let Some(left) = fresh_for {
+            self.span.record("cache_ttl_remaining_ms", u64::try_from(left.as_millis()).unwrap_or(u64::MAX));
+        }
+        if let Some(observer) = &self.watcher.0 {
+            observer.read(&ReadEnd {
+                space: self.space,
+                key: &self.key,
+                result: result.map(|answered| answered.status),
+                exists: result.is_ok_and(|answered| answered.exists),
+                fresh_for,
+                took: self.began.elapsed(),
+            });
+        }
+    }
+}

@@ -1,0 +1,304 @@
+//! Sending again: fills and invalidations of this process that a ring shard did not answer.
+//!
+//! A fill is worth storing as long as its lease lives, and safe to repeat or to be late, since it needs the lease's
+//! live token. An invalidation is owed until the ring shard has answered it. Both wait in one bounded queue; each ring
+//! shard with work has one task, so that none waits for another.
+
+mod queue;
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use metrics::{Counter, Gauge, counter, gauge};
+use ringtide_core::command::Command;
+use ringtide_core::key::CacheKey;
+use ringtide_core::metrics as names;
+use ringtide_core::ring::ShardName;
+use ringtide_core::valkey::{FillReply, Release, ShardError};
+use tokio::runtime::Handle;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+pub(crate) use queue::PendingFill;
+use queue::{Dropped, Queue, Sent};
+
+use crate::counters::FillOutcome;
+use crate::shard::ReadShard;
+
+const FIRST_PAUSE: Duration = Duration::from_millis(20);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// How long the last try takes at most, when the cache is closed.
+const CLOSING: Duration = Duration::from_secs(1);
+
+/// What this process still has to send again.
+pub(crate) struct Retries {
+    queue: Mutex<Queue<Arc<ReadShard>>>,
+    /// Invalidations in the queue.
+    owed: AtomicUsize,
+    tasks: TaskTracker,
+    ended: CancellationToken,
+    counters: Counters,
+}
+
+struct Counters {
+    fills: Gauge,
+    invalidations: Gauge,
+    sent_fills: Counter,
+    sent_invalidations: Counter,
+    expired_fills: Counter,
+    dropped_fills: Counter,
+    dropped_invalidations: Counter,
+}
+
+impl Retries {
+    /// Begins with nothing; holds at most `limit` fills and invalidations over all ring shards.
+    pub(crate) fn new(limit: usize, tasks: TaskTracker, ended: CancellationToken) -> Arc<Self> {
+        let queue = Mutex::new(Queue::new(limit));
+        Arc::new(Self { queue, owed: AtomicUsize::new(0), tasks, ended, counters: Counters::new() })
+    }
+
+    /// Takes an invalidation that `shard` did not answer, and sends it again until it is answered.
+    ///
+    /// Returns at once. Invalidations of one key are merged; they do not expire. Where the queue overflows, fills are
+    /// dropped first, then the oldest invalidation, which is counted and logged as an error. What waits when the cache
+    /// is closed is tried once more.
+    pub(crate) fn invalidation(self: &Arc<Self>, shard: &Arc<ReadShard>, command: Command) {
+        let name = shard.shard.name().clone();
+        let (idle, dropped) = {
+            let mut queue = self.queue();
+            let dropped = queue.add_invalidation(&name, Arc::clone(shard), command.without_image());
+            self.show(&queue);
+            (queue.begin(&name), dropped)
+        };
+        self.dropped(dropped);
+        if idle {
+            self.spawn(name);
+        }
+    }
+
+    /// Takes a fill that `shard` did not answer, and sends it again until it is answered or its lease's time is over.
+    pub(crate) fn fill(self: &Arc<Self>, shard: &Arc<ReadShard>, fill: PendingFill) {
+        let name = shard.shard.name().clone();
+        let (idle, dropped) = {
+            let mut queue = self.queue();
+            let dropped = queue.add_fill(&name, Arc::clone(shard), fill);
+            self.show(&queue);
+            (queue.begin(&name), dropped)
+        };
+        self.dropped(dropped);
+        if idle {
+            self.spawn(name);
+        }
+    }
+
+    /// Drops what waits for a ring shard that has left the ring for good: nothing is read from it any more.
+    pub(crate) fn forget(&self, shard: &ShardName) {
+        let mut queue = self.queue();
+        queue.forget(shard);
+        self.show(&queue);
+    }
+
+    /// Whether a ring shard has yet to answer an invalidation of a key.
+    #[inline]
+    pub(crate) fn owes(&self, shard: &ReadShard, key: &CacheKey) -> bool {
+        self.owed.load(Ordering::Acquire) > 0 && self.queue().owes(shard.shard.name(), key)
+    }
+
+    /// Sends what waits for a ring shard by another handle of it, which may lead to another address.
+    pub(crate) fn redirect(&self, shard: &Arc<ReadShard>) {
+        self.queue().redirect(shard.shard.name(), Arc::clone(shard));
+    }
+
+    /// Tries once more what waits, for at most a second; what is left then is logged and lost.
+    pub(crate) async fn finish(self: &Arc<Self>) {
+        let names = self.queue().names();
+        let last_try = join_all(names.iter().map(async |name| {
+            let Some(shard) = self.queue().shard(name) else { return };
+            if shard.shard.ready(CLOSING).await.is_err() {
+                return;
+            }
+            while let Some((shard, batch)) = self.take(name) {
+                if self.send(name, &shard, batch).await.is_err() {
+                    break;
+                }
+            }
+        }));
+        // What was not answered in time is told when the queue is dropped.
+        let _in_time = tokio::time::timeout(CLOSING, last_try).await;
+    }
+
+    fn spawn(self: &Arc<Self>, name: ShardName) {
+        // Without a runtime there is nobody to send it before the cache is closed.
+        let Ok(runtime) = Handle::try_current() else { return };
+        let (retries, ended) = (Arc::clone(self), self.ended.clone());
+        let work = async move { ended.run_until_cancelled(retries.work(name)).await };
+        self.tasks.spawn_on(work, &runtime);
+    }
+
+    /// Sends what waits for one ring shard until nothing does.
+    async fn work(self: Arc<Self>, name: ShardName) {
+        let mut pause = FIRST_PAUSE;
+        loop {
+            // What failed has just failed: the first pause is before the first try.
+            let Some(shard) = self.queue().shard(&name) else { return };
+            rest(&shard, pause.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+            while let Some((shard, batch)) = self.take(&name) {
+                if self.send(&name, &shard, batch).await.is_err() {
+                    break;
+                }
+                pause = FIRST_PAUSE;
+            }
+            if self.queue().end(&name) {
+                return;
+            }
+        }
+    }
+
+    fn take(&self, name: &ShardName) -> Option<(Arc<ReadShard>, queue::Batch)> {
+        let mut queue = self.queue();
+        let (taken, expired) = queue.take(name, Instant::now());
+        self.counters.expired_fills.increment(expired);
+        self.show(&queue);
+        taken
+    }
+
+    /// Sends a batch; what was not answered stays in the queue.
+    async fn send(
+        self: &Arc<Self>,
+        name: &ShardName,
+        shard: &Arc<ReadShard>,
+        batch: queue::Batch,
+    ) -> Result<(), ShardError> {
+        let mut result = Ok(());
+        if !batch.invalidations.is_empty() {
+            // Not by way of the breaker: this task's own pauses are as long, and its success closes it.
+            let answer = shard.insist(shard.shard.apply(&batch.commands(), 0)).await;
+            let sent = match &answer {
+                Ok(_) => Sent::Answered,
+                Err(ShardError::Rejected { .. }) => Sent::Rejected,
+                Err(ShardError::Unavailable { .. } | ShardError::TimedOut { .. }) => Sent::Unanswered,
+            };
+            let answered = self.queue().sent(name, &batch, sent);
+            self.counters.sent_invalidations.increment(answered);
+            if let Err(error) = answer {
+                tracing::debug!(ring_shard = %name, %error, "invalidations are not answered yet");
+                // A fill would fare no better.
+                let mut queue = self.queue();
+                batch.fills.into_iter().for_each(|fill| queue.put_back(name, fill));
+                self.show(&queue);
+                return Err(error);
+            }
+        }
+        let fills = batch.fills.into_iter().map(async |fill| (shard.insist(send_fill(shard, &fill)).await, fill));
+        for (answer, fill) in join_all(fills).await {
+            match answer {
+                Ok(outcome) => {
+                    fill.space.counters.fills.add(outcome);
+                    self.counters.sent_fills.increment(1);
+                    tracing::debug!(key = %fill.key, ?outcome, "fill sent again");
+                }
+                Err(error @ ShardError::Rejected { .. }) => {
+                    tracing::debug!(key = %fill.key, %error, "fill sent again and rejected");
+                }
+                Err(error) => {
+                    self.queue().put_back(name, fill);
+                    result = Err(error);
+                }
+            }
+        }
+        self.show(&self.queue());
+        result
+    }
+
+    fn dropped(&self, dropped: Dropped) {
+        self.counters.dropped_fills.increment(dropped.fills);
+        for (shard, command) in dropped.invalidations {
+            self.counters.dropped_invalidations.increment(1);
+            tracing::error!(
+                ring_shard = %shard, key = %command.key,
+                "an invalidation is lost: more wait than `reader.retry_queue` allows; the entry stays until it expires or \
+                 its change record arrives"
+            );
+        }
+    }
+
+    fn show(&self, queue: &Queue<Arc<ReadShard>>) {
+        self.counters.fills.set(queue.fills() as f64);
+        self.counters.invalidations.set(queue.invalidations() as f64);
+        self.owed.store(queue.invalidations(), Ordering::Release);
+    }
+
+    fn queue(&self) -> MutexGuard<'_, Queue<Arc<ReadShard>>> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Retries {
+    fn drop(&mut self) {
+        let lost = self.queue().invalidations();
+        if lost > 0 {
+            self.counters.dropped_invalidations.increment(lost as u64);
+            tracing::error!(
+                invalidations = lost,
+                "the cache ended before its ring shards had answered; the entries stay until they expire or their \
+                 change records arrive"
+            );
+        }
+    }
+}
+
+impl Counters {
+    fn new() -> Self {
+        let (fill, invalidation) = ("fill", "invalidation");
+        let dropped =
+            |kind, reason| counter!(names::READER_RETRIES_DROPPED, names::KIND => kind, names::REASON => reason);
+        Self {
+            fills: gauge!(names::READER_RETRIES_PENDING, names::KIND => fill),
+            invalidations: gauge!(names::READER_RETRIES_PENDING, names::KIND => invalidation),
+            sent_fills: counter!(names::READER_RETRIES_SENT, names::KIND => fill),
+            sent_invalidations: counter!(names::READER_RETRIES_SENT, names::KIND => invalidation),
+            expired_fills: dropped(fill, "expired"),
+            dropped_fills: dropped(fill, "overflow"),
+            dropped_invalidations: dropped(invalidation, "overflow"),
+        }
+    }
+}
+
+/// Sends a fill once more; below the floor its lease is given back, since what was loaded is too old.
+async fn send_fill(shard: &ReadShard, pending: &PendingFill) -> Result<FillOutcome, ShardError> {
+    Ok(match shard.shard.fill(&pending.key, &pending.fill).await? {
+        FillReply::Stored => FillOutcome::Stored,
+        FillReply::Void => FillOutcome::Void,
+        FillReply::Older => FillOutcome::Older,
+        FillReply::Below { .. } => {
+            if let Err(error) = shard.shard.release(&pending.key, &pending.fill.token, Release::Retry).await {
+                tracing::debug!(key = %pending.key, %error, "lease not given back, it expires");
+            }
+            FillOutcome::Below
+        }
+    })
+}
+
+/// Pauses, for less where the ring shard was not connected and is again.
+async fn rest(shard: &ReadShard, pause: Duration) {
+    // A connection that breaks as soon as it is made must not be hurried on.
+    let at_least = FIRST_PAUSE / 2;
+    tokio::time::sleep(at_least.min(pause)).await;
+    let connected = async {
+        if shard.shard.ready(pause).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    };
+    let was_connected = shard.shard.ready(Duration::ZERO).await.is_ok();
+    let rest = pause.saturating_sub(at_least);
+    if was_connected {
+        tokio::time::sleep(rest).await;
+    } else {
+        let _connected_again = tokio::time::timeout(rest, connected).await;
+    }
+}

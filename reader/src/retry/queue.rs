@@ -1,0 +1,389 @@
+//! What waits to be sent again, by ring shard. Pure: no I/O, the clock is handed in.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
+
+use ringtide_core::command::Command;
+use ringtide_core::key::CacheKey;
+use ringtide_core::ring::ShardName;
+use ringtide_core::valkey::{BATCH, Fill};
+use tokio::time::Instant;
+
+use crate::space::SpaceState;
+
+/// The most bytes of entries that wait, whatever their number.
+const FILL_BYTES: usize = 16 * 1024 * 1024;
+
+/// Fills that are sent at once.
+const FILLS_AT_ONCE: usize = 32;
+
+/// A fill that was not answered.
+pub(crate) struct PendingFill {
+    pub(crate) key: CacheKey,
+    pub(crate) space: Arc<SpaceState>,
+    pub(crate) fill: Fill,
+    /// When its lease's time is over.
+    pub(crate) until: Instant,
+}
+
+/// Fills and invalidations by ring shard; `S` is how a ring shard is reached.
+pub(super) struct Queue<S> {
+    limit: usize,
+    next: u64,
+    fills: usize,
+    fill_bytes: usize,
+    invalidations: usize,
+    shards: BTreeMap<ShardName, Work<S>>,
+}
+
+struct Work<S> {
+    shard: S,
+    /// In the order of their numbers.
+    fills: VecDeque<(u64, PendingFill)>,
+    invalidations: BTreeMap<u64, Waiting>,
+    by_key: HashMap<CacheKey, u64>,
+    /// Somebody sends it.
+    busy: bool,
+    /// The most invalidations that are sent at once: 1 after a rejection, which may be about one of them.
+    at_once: usize,
+}
+
+struct Waiting {
+    command: Command,
+    /// Which of the commands that were merged into this one was the last.
+    edition: u64,
+}
+
+/// What is sent at once. Invalidations stay in the queue until they are answered, fills are taken out of it.
+pub(super) struct Batch {
+    pub(super) invalidations: Vec<(u64, u64, Command)>,
+    pub(super) fills: Vec<PendingFill>,
+}
+
+/// What became of a batch's invalidations.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Sent {
+    Answered,
+    Rejected,
+    Unanswered,
+}
+
+/// What there was no room for.
+#[derive(Debug, Default)]
+#[must_use]
+pub(super) struct Dropped {
+    pub(super) fills: u64,
+    pub(super) invalidations: Vec<(ShardName, Command)>,
+}
+
+impl Batch {
+    pub(super) fn commands(&self) -> Vec<Command> {
+        self.invalidations.iter().map(|(_, _, command)| command.clone()).collect()
+    }
+}
+
+impl<S: Clone> Queue<S> {
+    pub(super) fn new(limit: usize) -> Self {
+        Self { limit, next: 0, fills: 0, fill_bytes: 0, invalidations: 0, shards: BTreeMap::new() }
+    }
+
+    pub(super) fn fills(&self) -> usize {
+        self.fills
+    }
+
+    pub(super) fn invalidations(&self) -> usize {
+        self.invalidations
+    }
+
+    pub(super) fn names(&self) -> Vec<ShardName> {
+        self.shards.keys().cloned().collect()
+    }
+
+    pub(super) fn shard(&self, name: &ShardName) -> Option<S> {
+        self.shards.get(name).map(|work| work.shard.clone())
+    }
+
+    pub(super) fn add_invalidation(&mut self, name: &ShardName, shard: S, command: Command) -> Dropped {
+        let number = self.number();
+        let work = self.work(name, shard);
+        let known = work.by_key.get(&command.key).copied();
+        let merged = known.and_then(|at| work.invalidations.remove(&at).map(|waiting| (at, waiting)));
+        let (at, waiting) = match merged {
+            // It keeps its place.
+            Some((at, waiting)) => (at, Waiting { command: waiting.command.merge(command), edition: number }),
+            None => {
+                work.by_key.insert(command.key.clone(), number);
+                (number, Waiting { command, edition: number })
+            }
+        };
+        work.invalidations.insert(at, waiting);
+        if at == number {
+            self.invalidations += 1;
+        }
+        self.make_room()
+    }
+
+    pub(super) fn add_fill(&mut self, name: &ShardName, shard: S, fill: PendingFill) -> Dropped {
+        self.work(name, shard);
+        self.put_back(name, fill);
+        self.make_room()
+    }
+
+    /// Puts a fill (back) that was not answered.
+    pub(super) fn put_back(&mut self, name: &ShardName, fill: PendingFill) {
+        let number = self.number();
+        if let Some(work) = self.shards.get_mut(name) {
+            self.fills += 1;
+            self.fill_bytes += fill.fill.entry.len();
+            work.fills.push_back((number, fill));
+        }
+    }
+
+    /// Notes that somebody begins to send; `false` where somebody does already, or where there is nothing.
+    pub(super) fn begin(&mut self, name: &ShardName) -> bool {
+        self.shards.get_mut(name).is_some_and(|work| !std::mem::replace(&mut work.busy, true))
+    }
+
+    /// Notes that whoever sends wants to stop; `false` where there is more to send.
+    pub(super) fn end(&mut self, name: &ShardName) -> bool {
+        let idle = self.shards.get(name).is_none_or(|work| work.fills.is_empty() && work.invalidations.is_empty());
+        if idle {
+            self.shards.remove(name);
+        }
+        idle
+    }
+
+    /// Takes what is to be sent next, oldest first, and drops fills whose time is over; the second is their number.
+    pub(super) fn take(&mut self, name: &ShardName, now: Instant) -> (Option<(S, Batch)>, u64) {
+        let Some(work) = self.shards.get_mut(name) else { return (None, 0) };
+        let first = work.invalidations.iter().take(work.at_once);
+        let invalidations = first.map(|(at, waiting)| (*at, waiting.edition, waiting.command.clone())).collect();
+        let (mut fills, mut expired) = (Vec::new(), 0);
+        while fills.len() < FILLS_AT_ONCE
+            && let Some((_, fill)) = work.fills.pop_front()
+        {
+            self.fills -= 1;
+            self.fill_bytes -= fill.fill.entry.len();
+            if fill.until > now {
+                fills.push(fill);
+            } else {
+                expired += 1;
+            }
+        }
+        let batch = Batch { invalidations, fills };
+        let anything = !batch.invalidations.is_empty() || !batch.fills.is_empty();
+        (anything.then(|| (work.shard.clone(), batch)), expired)
+    }
+
+    /// Notes what became of a batch's invalidations; how many of them are done with.
+    pub(super) fn sent(&mut self, name: &ShardName, batch: &Batch, sent: Sent) -> u64 {
+        let mut answered = 0;
+        let rejected = batch.invalidations.len() as u64;
+        let later = self.next;
+        let Some(work) = self.shards.get_mut(name) else { return 0 };
+        work.at_once = match sent {
+            Sent::Answered => BATCH,
+            Sent::Rejected => 1,
+            Sent::Unanswered => return 0,
+        };
+        for (turn, (at, edition, command)) in (0..).zip(&batch.invalidations) {
+            match (sent, work.invalidations.get(at)) {
+                // One that came while this was on its way has to be sent as well.
+                (Sent::Answered, Some(waiting)) if waiting.edition == *edition => {
+                    work.invalidations.remove(at);
+                    work.by_key.remove(&command.key);
+                    answered += 1;
+                }
+                (Sent::Rejected, Some(_)) => {
+                    // To the end, so that those behind it have their turn.
+                    if let Some(waiting) = work.invalidations.remove(at) {
+                        work.by_key.insert(command.key.clone(), later + turn);
+                        work.invalidations.insert(later + turn, waiting);
+                    }
+                }
+                (Sent::Answered | Sent::Rejected | Sent::Unanswered, _) => {}
+            }
+        }
+        self.next += rejected;
+        self.invalidations -= answered;
+        answered as u64
+    }
+
+    pub(super) fn owes(&self, name: &ShardName, key: &CacheKey) -> bool {
+        self.shards.get(name).is_some_and(|work| work.by_key.contains_key(key))
+    }
+
+    pub(super) fn redirect(&mut self, name: &ShardName, shard: S) {
+        if let Some(work) = self.shards.get_mut(name) {
+            work.shard = shard;
+        }
+    }
+
+    pub(super) fn forget(&mut self, name: &ShardName) {
+        if let Some(work) = self.shards.remove(name) {
+            self.fills -= work.fills.len();
+            self.fill_bytes -= work.fills.iter().map(|(_, fill)| fill.fill.entry.len()).sum::<usize>();
+            self.invalidations -= work.invalidations.len();
+        }
+    }
+
+    fn number(&mut self) -> u64 {
+        self.next += 1;
+        self.next - 1
+    }
+
+    fn work(&mut self, name: &ShardName, shard: S) -> &mut Work<S> {
+        let work = self.shards.entry(name.clone()).or_insert_with(|| Work {
+            shard: shard.clone(),
+            fills: VecDeque::new(),
+            invalidations: BTreeMap::new(),
+            by_key: HashMap::new(),
+            busy: false,
+            at_once: BATCH,
+        });
+        // A ring shard may have moved to another address since.
+        work.shard = shard;
+        work
+    }
+
+    /// Drops the oldest fills, which cost a load each, and only then invalidations.
+    fn make_room(&mut self) -> Dropped {
+        let mut dropped = Dropped::default();
+        while self.fills > 0 && (self.fills + self.invalidations > self.limit || self.fill_bytes > FILL_BYTES) {
+            let works = self.shards.values_mut();
+            let oldest = works.filter_map(|work| Some((work.fills.front()?.0, work))).min_by_key(|(at, _)| *at);
+            let Some((_, fill)) = oldest.and_then(|(_, work)| work.fills.pop_front()) else { break };
+            self.fills -= 1;
+            self.fill_bytes -= fill.fill.entry.len();
+            dropped.fills += 1;
+        }
+        while self.invalidations > self.limit {
+            let works = self.shards.iter_mut();
+            let firsts = works.filter_map(|(name, work)| Some((*work.invalidations.first_key_value()?.0, name, work)));
+            let Some((_, name, work)) = firsts.min_by_key(|(at, ..)| *at) else { break };
+            let Some((_, waiting)) = work.invalidations.pop_first() else { break };
+            work.by_key.remove(&waiting.command.key);
+            self.invalidations -= 1;
+            dropped.invalidations.push((name.clone(), waiting.command));
+        }
+        dropped
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use bytes::Bytes;
+    use ringtide_core::command::Action;
+    use ringtide_core::key::{KeySpace, Template};
+    use ringtide_core::valkey::Token;
+    use ringtide_core::version::Version;
+
+    use super::*;
+
+    fn space() -> Arc<KeySpace> {
+        Arc::new(KeySpace::new("test", Template::whole()))
+    }
+
+    fn invalidation(key: &str, version: u128) -> Command {
+        let action = Action::Invalidate { version: Version::from_number(version) };
+        Command { key: CacheKey::new(key).unwrap(), space: space(), action }
+    }
+
+    fn fill(key: &str, until: Instant) -> PendingFill {
+        let (version, proven, ttl) = (Version::NONE, Version::NONE, Duration::from_secs(1));
+        let entry = Bytes::from_static(b"entry");
+        let fill = Fill { token: Token::random(), version, proven, ttl, entry, inline_max: 0 };
+        PendingFill { key: CacheKey::new(key).unwrap(), space: SpaceState::new(space()), fill, until }
+    }
+
+    fn keys(batch: &Batch) -> Vec<String> {
+        batch.invalidations.iter().map(|(_, _, command)| command.key.to_string()).collect()
+    }
+
+    #[test]
+    fn invalidations_of_a_key_are_merged_and_one_that_came_meanwhile_is_sent_as_well() {
+        let (mut queue, a) = (Queue::new(10), ShardName::new("a"));
+        assert!(queue.add_invalidation(&a, (), invalidation("k", 1)).invalidations.is_empty());
+        assert!(queue.begin(&a) && !queue.begin(&a));
+        let _ = queue.add_invalidation(&a, (), invalidation("k", 3));
+        let _ = queue.add_invalidation(&a, (), invalidation("other", 1));
+        assert_eq!(queue.invalidations(), 2);
+        let (_, batch) = queue.take(&a, Instant::now()).0.unwrap();
+        assert_eq!(batch.commands()[0], invalidation("k", 3));
+        // Another change, while the batch is on its way.
+        let _ = queue.add_invalidation(&a, (), invalidation("k", 4));
+        assert_eq!(queue.sent(&a, &batch, Sent::Answered), 1);
+        assert!(!queue.end(&a));
+        let (_, batch) = queue.take(&a, Instant::now()).0.unwrap();
+        assert_eq!(batch.commands(), [invalidation("k", 4)]);
+        assert_eq!(queue.sent(&a, &batch, Sent::Answered), 1);
+        assert!(queue.end(&a));
+        assert_eq!((queue.invalidations(), queue.names().len()), (0, 0));
+    }
+
+    #[test]
+    fn what_was_not_answered_stays_and_what_was_rejected_lets_others_pass() {
+        let (mut queue, a) = (Queue::new(10), ShardName::new("a"));
+        for key in ["1", "2", "3"] {
+            let _ = queue.add_invalidation(&a, (), invalidation(key, 1));
+        }
+        let (_, batch) = queue.take(&a, Instant::now()).0.unwrap();
+        assert_eq!(queue.sent(&a, &batch, Sent::Unanswered), 0);
+        assert_eq!(keys(&queue.take(&a, Instant::now()).0.unwrap().1), ["1", "2", "3"]);
+        assert_eq!(queue.sent(&a, &batch, Sent::Rejected), 0);
+        let (_, first) = queue.take(&a, Instant::now()).0.unwrap();
+        assert_eq!(keys(&first), ["1"]);
+        queue.sent(&a, &first, Sent::Rejected);
+        let (_, second) = queue.take(&a, Instant::now()).0.unwrap();
+        assert_eq!(keys(&second), ["2"]);
+        assert_eq!(queue.sent(&a, &second, Sent::Answered), 1);
+        assert_eq!(keys(&queue.take(&a, Instant::now()).0.unwrap().1), ["3", "1"]);
+    }
+
+    #[test]
+    fn a_full_queue_drops_fills_before_invalidations_and_the_oldest_of_all_ring_shards_first() {
+        let (mut queue, a, b) = (Queue::new(3), ShardName::new("a"), ShardName::new("b"));
+        let later = Instant::now() + Duration::from_secs(9);
+        let _ = queue.add_invalidation(&b, (), invalidation("1", 1));
+        let _ = queue.add_fill(&b, (), fill("old", later));
+        let _ = queue.add_fill(&a, (), fill("new", later));
+        let dropped = queue.add_invalidation(&a, (), invalidation("2", 1));
+        assert_eq!((dropped.fills, dropped.invalidations.len()), (1, 0));
+        assert!(queue.shards[&b].fills.is_empty());
+        let dropped = queue.add_invalidation(&a, (), invalidation("3", 1));
+        assert_eq!((dropped.fills, dropped.invalidations.len(), queue.fills()), (1, 0, 0));
+        let dropped = queue.add_invalidation(&a, (), invalidation("4", 1));
+        assert_eq!(dropped.invalidations, [(b.clone(), invalidation("1", 1))]);
+        assert_eq!(queue.invalidations(), 3);
+        queue.forget(&a);
+        assert_eq!((queue.fill_bytes, queue.invalidations()), (0, 0));
+    }
+
+    #[test]
+    fn a_fill_is_dropped_when_its_leases_time_is_over() {
+        let (mut queue, a, now) = (Queue::new(10), ShardName::new("a"), Instant::now());
+        let _ = queue.add_fill(&a, (), fill("short", now + Duration::from_secs(1)));
+        let _ = queue.add_fill(&a, (), fill("long", now + Duration::from_secs(3)));
+        let (taken, expired) = queue.take(&a, now + Duration::from_secs(2));
+        let (_, batch) = taken.unwrap();
+        assert_eq!((batch.fills.len(), expired, queue.fill_bytes), (1, 1, 0));
+        queue.put_back(&a, batch.fills.into_iter().next().unwrap());
+        let (taken, expired) = queue.take(&a, now + Duration::from_secs(3));
+        assert!(taken.is_none() && expired == 1 && queue.end(&a));
+    }
+
+    #[test]
+    fn large_fills_are_bounded_by_their_bytes() {
+        let (mut queue, a) = (Queue::new(1000), ShardName::new("a"));
+        let later = Instant::now() + Duration::from_secs(9);
+        let mut dropped = 0;
+        for _ in 0..3 {
+            let mut large = fill("k", later);
+            large.fill.entry = vec![0; FILL_BYTES / 2].into();
+            dropped += queue.add_fill(&a, (), large).fills;
+        }
+        assert_eq!((dropped, queue.fills()), (1, 2));
+    }
+}

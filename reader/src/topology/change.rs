@@ -1,0 +1,293 @@
+//! Changing the ring's membership while the cache is read.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use metrics::{Counter, Gauge, counter, gauge};
+use ringtide_core::clock::unix_ms;
+use ringtide_core::command::Command;
+use ringtide_core::config::Violation;
+use ringtide_core::entry::Header;
+use ringtide_core::key::{CacheKey, KeySpace, Template};
+use ringtide_core::metrics as names;
+use ringtide_core::ring::{ChangeError, Membership, ShardName};
+use ringtide_core::valkey::{BATCH, ConnectError, ShardError};
+use tokio::sync::Semaphore;
+
+use super::{Connector, Topology};
+use crate::cache::{Cache, Inner};
+use crate::shard::ReadShard;
+
+/// The pause between two batches of names that a flush removes.
+const FLUSH_PAUSE: Duration = Duration::from_millis(2);
+
+/// What every lock begins with.
+const LOCK: &[u8] = b"RTL\x01";
+
+/// The pause before a flush that failed is tried again.
+const FLUSH_RETRY: Duration = Duration::from_millis(500);
+
+/// What became of a membership that was handed in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum RingChange {
+    /// It is the one in use.
+    Unchanged,
+    /// Keys are placed by it from now on.
+    Changed {
+        /// Ring shards that joined and are not flushed yet: until they are, their keys are loaded past the cache.
+        unflushed: Vec<ShardName>,
+    },
+}
+
+/// Why a membership was not taken; the one in use goes on.
+#[derive(Debug, thiserror::Error)]
+pub enum RingChangeError {
+    /// It does not follow the one in use, or makes no ring.
+    #[error(transparent)]
+    Refused(#[from] ChangeError),
+    /// A new ring shard can never be reached as it is configured.
+    #[error(transparent)]
+    Shard(#[from] ConnectError),
+    /// The cache is on a cluster, which places keys itself.
+    #[error("{0}")]
+    Cluster(Violation),
+    /// The cache was closed.
+    #[error("the cache was closed; a new one is built with the new membership")]
+    Closed,
+}
+
+/// What a cache needs to change its ring.
+pub(crate) struct Changes {
+    pub(crate) connector: Connector,
+    /// Changes happen one after another: one permit.
+    turn: Semaphore,
+    counters: Counters,
+}
+
+struct Counters {
+    changed: Counter,
+    refused: Counter,
+    unread: Counter,
+    flush_failed: Counter,
+    epoch: Gauge,
+}
+
+impl Changes {
+    pub(crate) fn new(connector: Connector) -> Self {
+        let change = |outcome: &'static str| counter!(names::READER_RING_CHANGES, names::OUTCOME => outcome);
+        let counters = Counters {
+            changed: change("changed"),
+            refused: change("refused"),
+            unread: change("unread"),
+            flush_failed: change("flush_failed"),
+            epoch: gauge!(names::READER_RING_EPOCH),
+        };
+        Self { connector, turn: Semaphore::new(1), counters }
+    }
+
+    /// Counts that the place where the membership comes from could not be read.
+    pub(super) fn unread(&self) {
+        self.counters.unread.increment(1);
+    }
+
+    /// Notes the epoch in use.
+    pub(crate) fn at(&self, topology: &Topology) {
+        self.counters.epoch.set(topology.ring.membership().epoch as f64);
+    }
+}
+
+impl Cache {
+    /// Places keys by a new membership of the ring from now on; reads go on meanwhile, and none fails of it.
+    ///
+    /// New ring shards are connected first, for at most the connect time-out. Ring shards that the membership in use does
+    /// not have may hold what is out of date: their entries are dropped before they are read from, which is waited for
+    /// as long again, and then goes on in the background while their keys are loaded past the cache. This process's own
+    /// invalidations reach the shards of earlier memberships for as long as these can hold an entry.
+    ///
+    /// The invalidators have to know the membership first. One that is handed in again changes nothing.
+    ///
+    /// # Errors
+    /// [`RingChangeError`]: among others an epoch that is not higher than the one in use. The ring is as it was.
+    pub async fn change_ring(&self, membership: Membership) -> Result<RingChange, RingChangeError> {
+        self.inner.change_ring(membership).await
+    }
+
+    /// The membership that keys are placed by now.
+    #[must_use]
+    pub fn ring(&self) -> Membership {
+        self.inner.topology.load().ring.membership().clone()
+    }
+}
+
+impl Inner {
+    pub(crate) async fn change_ring(self: &Arc<Self>, membership: Membership) -> Result<RingChange, RingChangeError> {
+        let epoch = membership.epoch;
+        let result = self.try_to_change(membership).await;
+        let counters = &self.changes.counters;
+        match &result {
+            Ok(RingChange::Unchanged) => {}
+            Ok(RingChange::Changed { unflushed }) => {
+                counters.changed.increment(1);
+                tracing::info!(epoch, ?unflushed, "the ring's membership has changed");
+            }
+            Err(error) => {
+                counters.refused.increment(1);
+                tracing::error!(epoch, %error, "a membership of the ring is refused, the one in use goes on");
+            }
+        }
+        result
+    }
+
+    async fn try_to_change(self: &Arc<Self>, membership: Membership) -> Result<RingChange, RingChangeError> {
+        let Changes { connector, turn, .. } = &self.changes;
+        if let Some(violation) = connector.valkey.violation_of(&membership) {
+            return Err(RingChangeError::Cluster(violation));
+        }
+        let Ok(_turn) = turn.acquire().await else { return Err(RingChangeError::Closed) };
+        if self.ended.is_cancelled() {
+            return Err(RingChangeError::Closed);
+        }
+        let before = self.topology.load_full();
+        let Some(change) = before.history.change(membership.clone(), unix_ms())? else {
+            return Ok(RingChange::Unchanged);
+        };
+        let ring = Arc::clone(change.history.current());
+        let (mut shards, mut joining) = (Vec::with_capacity(ring.shards().len()), Vec::new());
+        for spec in ring.shards() {
+            let shard = match before.member(spec) {
+                Some(member) => Arc::clone(member),
+                None => {
+                    let shard = connector.open(spec)?;
+                    if change.rejoining.contains(&spec.name) {
+                        shard.hold_back();
+                    }
+                    joining.push(Arc::clone(&shard));
+                    shard
+                }
+            };
+            shards.push(shard);
+        }
+        join_all(joining.iter().map(|shard| connector.ready(shard))).await;
+        self.topology.store(Arc::new(before.expecting(ring, joining.clone())));
+        let unflushed = joining.iter().filter(|shard| shard.usable().is_err());
+        let flushing = unflushed.map(|shard| self.attend(admit(Arc::clone(self), Arc::clone(shard))));
+        // What takes longer goes on in the background.
+        let _in_time = tokio::time::timeout(connector.patience(), join_all(flushing)).await;
+
+        // From the moment of the swap on, the window of what was before is counted.
+        let now_ms = unix_ms();
+        let Some(change) = before.history.change(membership, now_ms)? else { return Ok(RingChange::Unchanged) };
+        let in_force_ms = change.history.current().membership().changed_at_ms;
+        // A membership that comes into force later is followed by others only then.
+        let window_ms = in_force_ms.saturating_sub(now_ms).saturating_add(change.history.window_ms());
+        let after = Arc::new(before.succeeded_by(change.history, shards.into(), now_ms, window_ms));
+        self.topology.store(Arc::clone(&after));
+        before.shards.iter().filter_map(|shard| shard.part.as_ref()).for_each(|part| part.ring_changed());
+        self.changes.at(&after);
+        // What is still to be sent again goes where the name leads to now.
+        joining.iter().for_each(|shard| self.retries.redirect(shard));
+        self.attend(prune(Arc::clone(self), Duration::from_millis(window_ms.saturating_add(1))));
+        let unflushed = joining.iter().filter(|shard| shard.usable().is_err());
+        Ok(RingChange::Changed { unflushed: unflushed.map(|shard| shard.shard.name().clone()).collect() })
+    }
+
+    /// The prefixes of all key spaces, without those that another one covers and that of whole keys.
+    fn prefixes(&self) -> BTreeSet<&str> {
+        let all = || self.spaces.values().map(|space| space.settings.template.prefix()).filter(|one| !one.is_empty());
+        all().filter(|one| !all().any(|other| other.len() < one.len() && one.starts_with(other))).collect()
+    }
+}
+
+/// Flushes a ring shard that joins and reads from it then; for as long as it takes, or until it has left.
+async fn admit(inner: Arc<Inner>, shard: Arc<ReadShard>) {
+    while shard.usable().is_err() && inner.topology.load().wants(&shard) {
+        match flush(&inner, &shard).await {
+            Ok(names) => {
+                shard.admit_reads();
+                tracing::info!(ring_shard = %shard.shard.name(), names, "a ring shard that joined is flushed and used");
+            }
+            Err(error) => {
+                inner.changes.counters.flush_failed.increment(1);
+                tracing::warn!(ring_shard = %shard.shard.name(), %error, "a ring shard that joined is not flushed yet");
+                inner.changes.connector.ready(&shard).await;
+                tokio::time::sleep(FLUSH_RETRY).await;
+            }
+        }
+    }
+}
+
+/// Drops every entry and every lease of a ring shard; what others keep on the server stays.
+async fn flush(inner: &Inner, shard: &ReadShard) -> Result<u64, ShardError> {
+    let mut removed = 0;
+    for prefix in inner.prefixes() {
+        removed += shard.shard.flush(prefix, FLUSH_PAUSE).await?;
+    }
+    // Keys that are given as they are begin with anything, so what is left is looked at one by one. An entry and its
+    // lock are dropped together: no lease that was taken before this can store anything after it.
+    let names = shard.shard.keys("").await?;
+    let names: Vec<_> = names.into_iter().filter_map(|name| CacheKey::new(name).ok()).collect();
+    for page in names.chunks(BATCH) {
+        let values = shard.shard.get_many(page).await?;
+        let ours: Vec<_> =
+            page.iter().zip(values).flat_map(|(name, value)| owned(name, &value.unwrap_or_default())).collect();
+        if !ours.is_empty() {
+            let done = shard.shard.apply(&ours, 0).await?;
+            removed += done.dropped + done.voided;
+        }
+        tokio::time::sleep(FLUSH_PAUSE).await;
+    }
+    Ok(removed)
+}
+
+/// The commands that drop what stands under a name, where that is an entry or the lock of one.
+fn owned(name: &CacheKey, value: &[u8]) -> Vec<Command> {
+    let keys: Vec<CacheKey> = if value.starts_with(LOCK) {
+        let rest = name.as_str().strip_prefix("lock:").unwrap_or_default();
+        let untagged = rest.strip_prefix('{').and_then(|rest| rest.strip_suffix('}'));
+        let keys = std::iter::once(rest).chain(untagged).filter_map(|key| CacheKey::new(key).ok());
+        // `a` and `{a}` share a lock's name.
+        keys.filter(|key| key.lock() == name.as_str()).collect()
+    } else if Header::parse(value).is_ok() {
+        vec![name.clone()]
+    } else {
+        Vec::new()
+    };
+    let space = Arc::new(KeySpace::new("flush", Template::whole()));
+    keys.into_iter().map(|key| Command::drop_entry(key, Arc::clone(&space))).collect()
+}
+
+/// Lets go of the ring shards that nobody can have an entry on any more.
+async fn prune(inner: Arc<Inner>, after: Duration) {
+    tokio::time::sleep(after).await;
+    let Ok(_turn) = inner.changes.turn.acquire().await else { return };
+    let pruned = inner.topology.load().pruned(unix_ms());
+    if let Some((topology, gone)) = pruned {
+        inner.topology.store(Arc::new(topology));
+        gone.iter().for_each(|name| inner.retries.forget(name));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ringtide_core::entry::{Codec, Entry};
+
+    use super::*;
+
+    #[test]
+    fn entries_and_locks_are_told_from_what_others_keep() {
+        let dropped = |name: &str, value: &[u8]| -> Vec<String> {
+            owned(&CacheKey::new(name).unwrap(), value).iter().map(|command| command.key.to_string()).collect()
+        };
+        let entry = Entry { header: Header::value(Codec::Json), payload: "1".into() }.to_bytes();
+        let lock = [LOCK, &[0; 44]].concat();
+        assert_eq!(dropped("a", &entry), ["a"]);
+        assert!(dropped("a", b"1").is_empty());
+        assert_eq!(dropped("lock:{a}", &lock), ["{a}", "a"]);
+        assert_eq!(dropped("lock:{u:1}:cart", &lock), ["{u:1}:cart"]);
+        assert!(dropped("lock:{a}", b"somebody else's").is_empty());
+        assert!(dropped("a", &lock).is_empty());
+    }
+}

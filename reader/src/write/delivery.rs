@@ -1,0 +1,150 @@
+//! Taking invalidations to every ring shard that may hold their keys.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use futures_util::{StreamExt, stream};
+use ringtide_core::clock::unix_ms;
+use ringtide_core::command::Command;
+use ringtide_core::key::CacheKey;
+use ringtide_core::valkey::{Applied, BATCH, ShardError};
+
+use super::Invalidated;
+use crate::cache::Inner;
+use crate::shard::ReadShard;
+use crate::space::SpaceState;
+use crate::topology::Topology;
+
+/// Batches for one ring shard that are under way at once.
+const IN_FLIGHT: usize = 4;
+
+/// Commands for one ring shard.
+type Lot = (Arc<ReadShard>, Vec<Command>);
+
+impl Inner {
+    /// Carries out commands of one key space, and sees to it that they are repeated where loads may lag.
+    pub(crate) async fn invalidate(self: &Arc<Self>, space: &Arc<SpaceState>, commands: Vec<Command>) -> Invalidated {
+        let Some(first) = commands.first() else { return Invalidated::default() };
+        // All of one key space and one kind, and so all are repeated or none.
+        if let Some(after) = first.repeated_after() {
+            self.repeat(Arc::clone(space), commands.clone(), after);
+        }
+        self.deliver(space, commands).await
+    }
+
+    /// Why a key may not be read from its ring shard, where that has yet to answer this process's own invalidation of it.
+    #[inline]
+    pub(crate) fn owed(&self, shard: &ReadShard, key: &CacheKey) -> Option<ShardError> {
+        self.retries.owes(shard, key).then(|| ShardError::Unavailable {
+            shard: shard.shard.name().clone(),
+            reason: "it has not answered an invalidation of the key".into(),
+        })
+    }
+
+    /// Repeats commands `after` a while; at once where the cache ends before.
+    fn repeat(self: &Arc<Self>, space: Arc<SpaceState>, commands: Vec<Command>, after: Duration) {
+        let inner = Arc::clone(self);
+        self.work.spawn(async move {
+            if inner.ended.run_until_cancelled(tokio::time::sleep(after)).await.is_none() {
+                tracing::warn!(
+                    space = %space.settings.name, keys = commands.len(), ?after,
+                    "the cache ends before loads that lag behind a change are over, their keys are invalidated early"
+                );
+            }
+            let repeated = inner.deliver(&space, commands).await;
+            tracing::debug!(space = %space.settings.name, ?repeated, "invalidations repeated");
+        });
+    }
+
+    async fn deliver(self: &Arc<Self>, space: &SpaceState, commands: Vec<Command>) -> Invalidated {
+        let mut sum = Invalidated::default();
+        let mut told: Option<Arc<Topology>> = None;
+        loop {
+            let topology = self.topology.load_full();
+            if told.as_ref().is_some_and(|told| Arc::ptr_eq(told, &topology)) {
+                break;
+            }
+            let lots = lots(&commands, &topology, told.as_deref());
+            for answer in join_all(lots.iter().map(|lot| self.deliver_to(&topology, lot))).await {
+                sum += answer;
+            }
+            // The ring may have begun to change in the meantime.
+            told = Some(topology);
+        }
+        // Whatever was read until now may be from before.
+        commands.iter().for_each(|command| self.forget(&command.key));
+        space.counters.invalidated(&sum);
+        sum
+    }
+
+    async fn deliver_to(self: &Arc<Self>, topology: &Topology, (shard, commands): &Lot) -> Invalidated {
+        // After a batch that failed the others would only wait for their time-outs.
+        let failing = AtomicBool::new(false);
+        let mut calls = Vec::with_capacity(commands.len().div_ceil(BATCH));
+        for batch in commands.chunks(BATCH) {
+            calls.push(deliver_batch(shard, batch, &failing));
+        }
+        let mut sum = Invalidated::default();
+        let mut batches = pin!(stream::iter(calls).buffer_unordered(IN_FLIGHT));
+        let (mut left, mut first_error) = (Vec::new(), None);
+        while let Some((batch, answer)) = batches.next().await {
+            match answer {
+                Some(Ok(applied)) => sum.applied += applied,
+                Some(Err(error)) => {
+                    left.extend_from_slice(batch);
+                    first_error.get_or_insert(error);
+                }
+                None => left.extend_from_slice(batch),
+            }
+        }
+        let Some(error) = first_error else { return sum };
+        let count = left.len() as u64;
+        if matches!(error, ShardError::Unavailable { .. }) && topology.has_left(shard) {
+            tracing::debug!(ring_shard = %shard.shard.name(), keys = count, %error, "a ring shard that has left is not told");
+            return Invalidated { gone: count, ..sum };
+        }
+        tracing::warn!(ring_shard = %shard.shard.name(), keys = count, %error, "invalidations are not answered, they are sent again");
+        for command in left {
+            let key = command.key.clone();
+            self.retries.invalidation(shard, command);
+            // What a flight finds out now may be stored, and yet be from before.
+            self.flights.part(&key);
+        }
+        Invalidated { queued: count, ..sum }
+    }
+}
+
+async fn deliver_batch<'a>(
+    shard: &Arc<ReadShard>,
+    batch: &'a [Command],
+    failing: &AtomicBool,
+) -> (&'a [Command], Option<Result<Applied, ShardError>>) {
+    if failing.load(Ordering::Relaxed) {
+        return (batch, None);
+    }
+    let answer = shard.apply(batch).await;
+    failing.fetch_or(answer.is_err(), Ordering::Relaxed);
+    (batch, Some(answer))
+}
+
+/// Sorts commands by the ring shards that may hold their keys, without those that were `told` already.
+fn lots(commands: &[Command], topology: &Topology, told: Option<&Topology>) -> Vec<Lot> {
+    let now_ms = unix_ms();
+    let mut lots: Vec<Lot> = Vec::new();
+    for command in commands {
+        let known = told.map(|told| told.owners(&command.key, now_ms)).unwrap_or_default();
+        for shard in topology.owners(&command.key, now_ms) {
+            if known.iter().any(|known| Arc::ptr_eq(known, shard)) {
+                continue;
+            }
+            match lots.iter_mut().find(|(of, _)| Arc::ptr_eq(of, shard)) {
+                Some((_, lot)) => lot.push(command.clone()),
+                None => lots.push((Arc::clone(shard), vec![command.clone()])),
+            }
+        }
+    }
+    lots
+}

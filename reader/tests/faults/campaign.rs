@@ -1,0 +1,171 @@
+//! A campaign: faults at random, one after the other, while everybody reads and writes.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use fastrand::Rng;
+use ringtide_servers::{Direction, Flow};
+
+use super::process::Reader;
+use super::readers::{Tally, loads, read, read_on};
+use super::stalls;
+use super::truth::KEYS;
+use super::world::{World, items};
+
+const SHARDS: usize = 3;
+const PROCESSES: usize = 2;
+
+/// Held by the campaign that runs.
+static ALONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fault {
+    Cut,
+    Delay,
+    Hold,
+    BlackHole,
+    HalfClose,
+    Refuse,
+    KillShard,
+    StopShard,
+    KillReader,
+    StopReader,
+}
+
+impl Fault {
+    pub(crate) const ALL: [Self; 10] = [
+        Self::Cut,
+        Self::Delay,
+        Self::Hold,
+        Self::BlackHole,
+        Self::HalfClose,
+        Self::Refuse,
+        Self::KillShard,
+        Self::StopShard,
+        Self::KillReader,
+        Self::StopReader,
+    ];
+}
+
+fn setting(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name} is no number")))
+}
+
+/// Runs a campaign of some faults and audits what is left.
+pub(crate) async fn campaign(seed: u64, faults: &[Fault]) {
+    let seed = setting("RINGTIDE_FAULT_SEED").unwrap_or(seed);
+    let time = Duration::from_secs(setting("RINGTIDE_FAULT_SECONDS").unwrap_or(4));
+    // Side by side they would only measure each other.
+    let _alone = ALONE.lock().await;
+    stalls::watch();
+    let mut world = World::begin(SHARDS).await;
+    let mut processes: Vec<_> = (0..PROCESSES).map(|_| Reader::start(&world.addresses(), &world.origin)).collect();
+    let (cache, tally) = (world.cache().await, Arc::new(Tally::default()));
+    let readers: Vec<_> = (0..6)
+        .map(|_| {
+            let truth = world.truth.clone();
+            let known = move |key| truth.delivered(key);
+            tokio::spawn(read_on(items(&cache), tally.clone(), loads(&world.truth), known))
+        })
+        .collect();
+    let (invalidator, delivering) = world.invalidator();
+    let (writing, stop) = (tally.clone(), tally.clone());
+    let writer = tokio::spawn(async move {
+        while !writing.stop.load(Ordering::Relaxed) {
+            invalidator.write(fastrand::u64(..KEYS));
+            tokio::time::sleep(Duration::from_millis(fastrand::u64(1..8))).await;
+        }
+    });
+
+    let mut random = Rng::with_seed(seed);
+    let (began, mut met) = (Instant::now(), Vec::new());
+    while began.elapsed() < time {
+        let fault = faults[random.usize(..faults.len())];
+        met.push(fault);
+        meet(&mut world, &mut processes, fault, &mut random).await;
+        tokio::time::sleep(Duration::from_millis(random.u64(20..250))).await;
+    }
+
+    stop.stop.store(true, Ordering::Relaxed);
+    writer.await.unwrap();
+    for delivered in delivering {
+        delivered.await.unwrap();
+    }
+    for reader in readers {
+        if let Err(complaint) = reader.await.unwrap() {
+            panic!("seed {seed}, {met:?}: {complaint}");
+        }
+    }
+    for process in processes {
+        let told = tokio::task::block_in_place(|| process.end());
+        assert!(told.starts_with("fine"), "seed {seed}, {met:?}: {told}");
+    }
+    let (answered, late) = (tally.answered.load(Ordering::Relaxed), tally.late.load(Ordering::Relaxed));
+    println!("seed {seed}, {met:?}: {answered} reads answered, {late} ended at their deadlines");
+    assert!(answered > late * 4, "seed {seed}, {met:?}: {answered} reads answered, {late} late");
+    world.audit().await;
+    // Whatever fills are still sent again are not stale either.
+    for key in 0..KEYS {
+        assert_eq!(read(&items(&cache), &world.truth, key).await.unwrap(), Some(world.truth.now(key)));
+    }
+    cache.close().await;
+    assert!(world.audit().await > 0, "nothing is cached");
+}
+
+/// Lets one fault happen for a while, and heals it.
+async fn meet(world: &mut World, processes: &mut [Reader], fault: Fault, random: &mut Rng) {
+    let (shard, process) = (random.usize(..SHARDS), random.usize(..PROCESSES));
+    let direction = if random.bool() { Direction::ToServer } else { Direction::ToClient };
+    let proxy = &world.proxies[shard];
+    let lasts = Duration::from_millis(random.u64(50..700));
+    let flow = match fault {
+        Fault::Delay => Some(Flow::Delayed(Duration::from_millis(random.u64(1..300)))),
+        Fault::Hold => Some(Flow::Held),
+        Fault::BlackHole => Some(Flow::BlackHole),
+        Fault::Cut => {
+            proxy.cut();
+            return;
+        }
+        Fault::HalfClose => {
+            proxy.half_close(direction);
+            return;
+        }
+        Fault::Refuse => {
+            proxy.refuse(true);
+            proxy.cut();
+            None
+        }
+        Fault::KillShard => {
+            tokio::task::block_in_place(|| world.servers[shard].kill());
+            None
+        }
+        Fault::StopShard => {
+            world.servers[shard].freeze().unwrap();
+            None
+        }
+        Fault::KillReader => {
+            tokio::task::block_in_place(|| processes[process].kill());
+            None
+        }
+        Fault::StopReader => {
+            processes[process].pause();
+            None
+        }
+    };
+    if let Some(flow) = flow {
+        proxy.set(direction, flow);
+    }
+    tokio::time::sleep(lasts).await;
+    match fault {
+        Fault::Cut | Fault::HalfClose => {}
+        Fault::Delay | Fault::Hold | Fault::BlackHole | Fault::Refuse => world.proxies[shard].heal(),
+        Fault::KillShard => tokio::task::block_in_place(|| world.servers[shard].restart()).unwrap(),
+        Fault::StopShard => world.servers[shard].thaw().unwrap(),
+        Fault::KillReader => {
+            let (addresses, origin) = (world.addresses(), world.origin.clone());
+            processes[process] = tokio::task::block_in_place(|| Reader::start(&addresses, &origin));
+        }
+        Fault::StopReader => processes[process].resume(),
+    }
+}

@@ -1,0 +1,92 @@
+//! Readers with deadlines, and what is checked of each of their reads.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use ringtide::{Error, ReadOptions, Space};
+
+use super::stalls;
+use super::truth::{KEYS, Truth};
+use super::world::LONG;
+
+/// With what scheduling may take still shorter than the command time-out, so that a read that only ends with that is told.
+pub(crate) const DEADLINE: Duration = Duration::from_millis(100);
+
+/// For scheduling.
+const SLACK: Duration = Duration::from_millis(250);
+
+#[derive(Default)]
+pub(crate) struct Tally {
+    pub(crate) answered: AtomicU64,
+    pub(crate) late: AtomicU64,
+    pub(crate) stop: AtomicBool,
+}
+
+/// Reads keys at random until it is told to stop, and checks that each read ends in time, with a value or because of its
+/// deadline; `known` tells what a read that begins now has to know.
+pub(crate) async fn read_on<F, Fut>(
+    space: Space<u64>,
+    tally: Arc<Tally>,
+    load: F,
+    known: impl Fn(u64) -> u64,
+) -> Result<(), String>
+where
+    F: Fn(u64) -> Fut + Clone + Send + Sync + 'static,
+    Fut: Future<Output = std::io::Result<Option<u64>>> + Send + 'static,
+{
+    let space = space.with(ReadOptions::new().timeout(DEADLINE));
+    while !tally.stop.load(Ordering::Relaxed) {
+        let key = fastrand::u64(..KEYS);
+        let load = {
+            let load = load.clone();
+            move || load(key)
+        };
+        let (began, least) = (Instant::now(), known(key));
+        let Ok(result) = tokio::time::timeout(LONG, space.get_or_load(key, load)).await else {
+            return Err(format!("a read of key {key} hangs"));
+        };
+        let took = began.elapsed();
+        if took > DEADLINE + SLACK {
+            let stalled = tokio::task::block_in_place(|| stalls::since(began));
+            if took > DEADLINE + SLACK + stalled {
+                return Err(format!("a read of key {key} took {took:?}, {stalled:?} of them not running: {result:?}"));
+            }
+        }
+        match result {
+            Ok(Some(value)) if value >= least => {
+                tally.answered.fetch_add(1, Ordering::Relaxed);
+            }
+            Ok(value) => return Err(format!("key {key} was read as {value:?} after {least} had been delivered")),
+            Err(Error::DeadlineExceeded { .. }) => {
+                tally.late.fetch_add(1, Ordering::Relaxed);
+            }
+            Err(error) => return Err(format!("key {key}: {error}")),
+        }
+        tokio::time::sleep(Duration::from_millis(fastrand::u64(1..4))).await;
+    }
+    Ok(())
+}
+
+/// Loads from this process's origin.
+pub(crate) fn loads(
+    truth: &Truth,
+) -> impl Fn(u64) -> futures_util::future::BoxFuture<'static, std::io::Result<Option<u64>>> + Clone + Send + Sync + 'static
+{
+    let truth = truth.clone();
+    move |key| {
+        let truth = truth.clone();
+        Box::pin(async move { Ok(Some(truth.load(key).await)) })
+    }
+}
+
+/// Reads one key without a deadline.
+pub(crate) async fn read(space: &Space<u64>, truth: &Truth, key: u64) -> Result<Option<u64>, Error> {
+    let truth = truth.clone();
+    let load = move || {
+        let truth = truth.clone();
+        async move { Ok::<_, Infallible>(Some(truth.load(key).await)) }
+    };
+    tokio::time::timeout(LONG, space.get_or_load(key, load)).await.expect("nobody hangs")
+}

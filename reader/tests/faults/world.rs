@@ -1,0 +1,170 @@
+//! Ring shards behind proxies, an invalidator that reaches them directly, and the audit of what they hold.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ringtide::{Cache, CacheBuilder, CacheKey, LocalTier, Space, SpaceSettings, config};
+use ringtide_core::command::Command;
+use ringtide_core::entry::{HEADER_LEN, Header, State};
+use ringtide_core::key::{KeySpace, Template};
+use ringtide_core::ring::{Membership, Placement, Ring, ShardName, ShardSpec};
+use ringtide_core::valkey::Shard;
+use ringtide_servers::{Proxy, ValkeyServer};
+use tokio::sync::mpsc;
+use tokio_util::task::AbortOnDropHandle;
+
+use super::truth::{KEYS, Truth};
+
+pub(crate) const LEASE: Duration = Duration::from_millis(800);
+pub(crate) const COMMAND: Duration = Duration::from_millis(500);
+
+/// Longer than anything in a test may take.
+pub(crate) const LONG: Duration = Duration::from_secs(30);
+
+pub(crate) struct World {
+    pub(crate) truth: Truth,
+    pub(crate) servers: Vec<ValkeyServer>,
+    /// By which readers reach them.
+    pub(crate) proxies: Vec<Proxy>,
+    /// Where other processes load from.
+    pub(crate) origin: String,
+    ring: Ring,
+    shards: Vec<Shard>,
+    _serving: AbortOnDropHandle<()>,
+}
+
+impl World {
+    pub(crate) async fn begin(shards: usize) -> Self {
+        let truth = Truth::new();
+        let (origin, serving) = truth.serve().await;
+        let servers: Vec<_> = (0..shards).map(|_| ValkeyServer::start().unwrap()).collect();
+        let mut proxies = Vec::new();
+        for server in &servers {
+            proxies.push(Proxy::start(server.address()).await.unwrap());
+        }
+        let spec = |(at, server): (usize, &ValkeyServer)| ShardSpec {
+            name: ShardName::new(&format!("shard-{at}")),
+            address: server.address(),
+            weight: 1,
+        };
+        let specs: Vec<_> = servers.iter().enumerate().map(spec).collect();
+        let options = config::Valkey { command_timeout: Duration::from_millis(500), ..config::Valkey::default() };
+        let shards: Vec<_> = specs.iter().map(|spec| Shard::connect(spec, &options).unwrap()).collect();
+        for shard in &shards {
+            shard.ready(LONG).await.unwrap();
+        }
+        let ring = Membership { epoch: 1, changed_at_ms: 0, placement: Placement::default(), shards: specs };
+        Self { truth, servers, proxies, origin, ring: Ring::new(ring).unwrap(), shards, _serving: serving }
+    }
+
+    /// Where readers find the ring shards.
+    pub(crate) fn addresses(&self) -> Vec<String> {
+        self.proxies.iter().map(Proxy::address).collect()
+    }
+
+    pub(crate) async fn cache(&self) -> Cache {
+        builder(&self.addresses()).build().await.unwrap()
+    }
+
+    fn owner(&self, key: &CacheKey) -> &Shard {
+        &self.shards[self.ring.locate(key.as_bytes()).index()]
+    }
+
+    /// Delivers changes, each until it is acknowledged; a task for each ring shard.
+    pub(crate) fn invalidator(&self) -> (Invalidator, Vec<tokio::task::JoinHandle<()>>) {
+        let begin = |shard: &Shard| {
+            let (sender, mut changes) = mpsc::unbounded_channel::<(u64, u64)>();
+            let (shard, truth) = (shard.clone(), self.truth.clone());
+            let delivering = tokio::spawn(async move {
+                while let Some((key, value)) = changes.recv().await {
+                    let command = Command::drop_entry(cache_key(key), space());
+                    while shard.apply(std::slice::from_ref(&command), 0).await.is_err() {
+                        tokio::time::sleep(Duration::from_millis(10)).await;
+                    }
+                    truth.deliver(key, value);
+                }
+            });
+            (sender, delivering)
+        };
+        let (senders, tasks) = self.shards.iter().map(begin).unzip();
+        (Invalidator { truth: self.truth.clone(), ring: self.ring.clone(), senders }, tasks)
+    }
+
+    /// Writes a key and delivers the change.
+    pub(crate) async fn change(&self, key: u64) -> u64 {
+        let value = self.truth.write(key);
+        let command = Command::drop_entry(cache_key(key), space());
+        self.owner(&command.key).apply(std::slice::from_ref(&command), 0).await.unwrap();
+        value
+    }
+
+    /// What the ring holds of a key.
+    pub(crate) async fn stored(&self, key: u64) -> Option<u64> {
+        let key = cache_key(key);
+        let entry = loop {
+            // A server that was restarted a moment ago is being connected.
+            match self.owner(&key).get(&key).await {
+                Ok(entry) => break entry?,
+                Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
+            }
+        };
+        let header = Header::parse(&entry).expect("an entry");
+        (header.state == State::Value).then(|| serde_json::from_slice(&entry[HEADER_LEN..]).unwrap())
+    }
+
+    /// Finds entries that are older than the truth, once everything has been delivered.
+    pub(crate) async fn audit(&self) -> usize {
+        let mut stored = 0;
+        for key in 0..KEYS {
+            if let Some(value) = self.stored(key).await {
+                assert_eq!(value, self.truth.now(key), "the entry of key {key} is stale for good");
+                stored += 1;
+            }
+        }
+        stored
+    }
+}
+
+/// Writes keys and hands the changes on.
+pub(crate) struct Invalidator {
+    truth: Truth,
+    ring: Ring,
+    senders: Vec<mpsc::UnboundedSender<(u64, u64)>>,
+}
+
+impl Invalidator {
+    pub(crate) fn write(&self, key: u64) {
+        let value = self.truth.write(key);
+        let owner = self.ring.locate(cache_key(key).as_bytes()).index();
+        self.senders[owner].send((key, value)).unwrap();
+    }
+}
+
+/// A reader's settings, for short outages: time-outs far below those of production.
+pub(crate) fn builder(addresses: &[String]) -> CacheBuilder {
+    let reader = config::Reader {
+        lease_ttl: LEASE,
+        load_timeout: Duration::from_secs(5),
+        breaker_failures: 3,
+        breaker_pause: Duration::from_millis(200),
+        ..config::Reader::default()
+    };
+    let mut builder = Cache::builder().reader(reader).command_timeout(COMMAND);
+    for (at, address) in addresses.iter().enumerate() {
+        builder = builder.shard(format!("shard-{at}"), address);
+    }
+    // What is kept in memory for outages may be older.
+    builder.space(SpaceSettings::new("item", "item:{pk}").local(LocalTier::Off))
+}
+
+pub(crate) fn items(cache: &Cache) -> Space<u64> {
+    cache.space("item").unwrap()
+}
+
+fn cache_key(key: u64) -> CacheKey {
+    CacheKey::new(&*format!("item:{key}")).unwrap()
+}
+
+fn space() -> Arc<KeySpace> {
+    Arc::new(KeySpace::new("item", Template::parse("item:{pk}").unwrap()))
+}

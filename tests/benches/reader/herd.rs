@@ -1,0 +1,197 @@
+//! A herd: 10,000 readers of one cold key in 4 processes, undisturbed and with the holder of the lease killed.
+
+use std::io;
+use std::process::Stdio;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use ringtide::{Cache, LocalTier, SpaceSettings};
+use ringtide_servers::ValkeyServer;
+use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
+use tokio::process::{Child, ChildStdout, Command};
+use tokio::task::JoinSet;
+
+const PROCESSES: usize = 4;
+const READERS: usize = 10_000;
+const LOAD: Duration = Duration::from_millis(400);
+const LEASE: Duration = Duration::from_millis(500);
+const ROUNDS: usize = 5;
+const PART: &str = "RINGTIDE_BENCH_HERD";
+
+/// What one process does.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Part {
+    address: String,
+    key: String,
+    readers: usize,
+}
+
+/// What a process saw; times are ns since the epoch.
+#[derive(Default, Serialize, Deserialize)]
+struct Seen {
+    loads: u64,
+    loaded_at: u64,
+    answered_at: Vec<u64>,
+}
+
+impl Part {
+    pub(crate) fn of_this_process() -> Option<Self> {
+        serde_json::from_str(&std::env::var(PART).ok()?).ok()
+    }
+
+    /// Connects, says so, waits for a line, reads, tells what it saw.
+    pub(crate) async fn play(self) {
+        let space = SpaceSettings::new("herd", "herd:{pk}").local(LocalTier::Off);
+        let cache = Cache::builder().shard("a", self.address).space(space).lease_ttl(LEASE).build().await.unwrap();
+        let herd = cache.space::<String>("herd").unwrap();
+        let warm = || async { Ok::<_, io::Error>(Some("warm".to_owned())) };
+        herd.get_or_load("warm", warm).await.unwrap();
+        let (mut stdin, mut stdout) = (BufReader::new(tokio::io::stdin()).lines(), tokio::io::stdout());
+        stdout.write_all(b"ready\n").await.unwrap();
+        stdout.flush().await.unwrap();
+        stdin.next_line().await.unwrap();
+        let (loads, loaded_at) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+        let mut readers = JoinSet::new();
+        for _ in 0..self.readers {
+            let (herd, key) = (herd.clone(), self.key.clone());
+            let (loads, loaded_at) = (loads.clone(), loaded_at.clone());
+            readers.spawn(async move {
+                let load = move || {
+                    let (loads, loaded_at) = (loads.clone(), loaded_at.clone());
+                    async move {
+                        loads.fetch_add(1, Ordering::SeqCst);
+                        // Whoever reads this learns who holds the lease.
+                        println!("loading");
+                        tokio::time::sleep(LOAD).await;
+                        loaded_at.store(now(), Ordering::SeqCst);
+                        Ok::<_, io::Error>(Some("x".repeat(200)))
+                    }
+                };
+                herd.get_or_load(&key[..], load).await.unwrap().unwrap();
+                now()
+            });
+        }
+        let answered_at = readers.join_all().await;
+        let seen =
+            Seen { loads: loads.load(Ordering::SeqCst), loaded_at: loaded_at.load(Ordering::SeqCst), answered_at };
+        println!("{}", serde_json::to_string(&seen).unwrap());
+    }
+}
+
+struct Process {
+    child: Child,
+    lines: Lines<BufReader<ChildStdout>>,
+}
+
+impl Process {
+    async fn start(server: &ValkeyServer, key: &str) -> Self {
+        let part = Part { address: server.address(), key: key.to_owned(), readers: READERS / PROCESSES };
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command.env(PART, serde_json::to_string(&part).unwrap());
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true);
+        let mut child = command.spawn().unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let mut process = Self { child, lines };
+        while process.line().await != "ready" {}
+        process
+    }
+
+    async fn line(&mut self) -> String {
+        self.lines.next_line().await.unwrap().unwrap_or_default()
+    }
+
+    async fn seen(&mut self) -> Seen {
+        loop {
+            let line = self.line().await;
+            if line.is_empty() {
+                return Seen::default();
+            }
+            if let Ok(seen) = serde_json::from_str(&line) {
+                return seen;
+            }
+        }
+    }
+}
+
+pub(crate) async fn run() {
+    let server = ValkeyServer::start().unwrap();
+    println!("\nherd: {READERS} readers of one cold key in {PROCESSES} processes, a load of {LOAD:?}");
+    let (mut late, mut most) = (Vec::new(), 0);
+    for round in 0..ROUNDS {
+        let mut processes = gather(&server, &format!("cold-{round}")).await;
+        let mut all = Seen::default();
+        for process in &mut processes {
+            let seen = process.seen().await;
+            all.loads += seen.loads;
+            all.loaded_at = all.loaded_at.max(seen.loaded_at);
+            all.answered_at.extend(seen.answered_at);
+        }
+        most = most.max(all.loads);
+        late.push(p99_after(&mut all.answered_at, all.loaded_at));
+    }
+    late.sort();
+    println!("  loads: {most}   goal 1: {}", if most == 1 { "met" } else { "missed" });
+    tell("answered after the load had returned", late[ROUNDS / 2], Duration::from_millis(2));
+
+    let (mut late, mut most) = (Vec::new(), 0);
+    for round in 0..ROUNDS {
+        let mut processes = gather(&server, &format!("killed-{round}")).await;
+        let holder = holder(&mut processes).await;
+        let mut dead = processes.remove(holder);
+        dead.child.kill().await.unwrap();
+        let killed_at = now();
+        let mut all = Seen { loads: 1, ..Seen::default() };
+        for process in &mut processes {
+            let seen = process.seen().await;
+            all.loads += seen.loads;
+            all.answered_at.extend(seen.answered_at);
+        }
+        most = most.max(all.loads);
+        late.push(p99_after(&mut all.answered_at, killed_at).saturating_sub(LOAD));
+    }
+    late.sort();
+    println!(
+        "  loads with the holder killed in the middle: {most}   at most 2: {}",
+        if most <= 2 { "met" } else { "missed" }
+    );
+    tell("answered after the kill, besides the second load", late[ROUNDS / 2], LEASE + Duration::from_millis(50));
+}
+
+/// Starts the processes and lets them read at the same moment.
+async fn gather(server: &ValkeyServer, key: &str) -> Vec<Process> {
+    let mut processes = Vec::new();
+    for _ in 0..PROCESSES {
+        processes.push(Process::start(server, key).await);
+    }
+    for process in &mut processes {
+        process.child.stdin.as_mut().unwrap().write_all(b"go\n").await.unwrap();
+    }
+    processes
+}
+
+/// Finds who loads.
+async fn holder(processes: &mut [Process]) -> usize {
+    let waiting = processes.iter_mut().enumerate().map(|(at, process)| {
+        Box::pin(async move {
+            while process.line().await != "loading" {}
+            at
+        })
+    });
+    futures_util::future::select_all(waiting).await.0
+}
+
+fn p99_after(answered_at: &mut [u64], from: u64) -> Duration {
+    answered_at.sort_unstable();
+    Duration::from_nanos(answered_at[answered_at.len() * 99 / 100].saturating_sub(from))
+}
+
+fn tell(what: &str, p99: Duration, ceiling: Duration) {
+    let verdict = if p99 <= ceiling { "met" } else { "missed" };
+    println!("  {what}, p99 in the median round: {p99:.1?}   at most {ceiling:?}: {verdict}");
+}
+
+fn now() -> u64 {
+    u64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos()).unwrap()
+}
