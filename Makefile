@@ -60,6 +60,7 @@ bench: valkey ## All benchmarks; the last lines are the ratios.
 	$(CARGO) bench -p ringtide-tests --bench ring
 	$(CARGO) bench -p ringtide-tests --bench pipeline
 	$(CARGO) bench -p ringtide-tests --bench ratios
+	$(CARGO) bench -p ringtide-tests --bench reader
 	$(CARGO) bench -p ringtide-lambda --bench function
 
 advisories: ## Known vulnerabilities of dependencies, from the advisory database (needs cargo-deny and the network).

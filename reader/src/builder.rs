@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use futures_util::future::join_all;
+use metrics::Recorder;
 use ringtide_core::clock::unix_ms;
 use ringtide_core::config::{self, Config, ConfigError, Secret, Violation};
 use ringtide_core::key::KeySpace;
@@ -22,7 +23,9 @@ use crate::codec;
 use crate::flight::Flights;
 use crate::load::Failures;
 use crate::local::Local;
+use crate::observe::{Meter, Observer, Watcher};
 use crate::retry::Retries;
+use crate::shard::ReadShard;
 use crate::space::{SpaceSettings, SpaceState};
 use crate::topology::{self, Changes, Connector, Source, Topology};
 
@@ -40,6 +43,8 @@ pub struct CacheBuilder {
     spaces: Vec<SpaceSettings>,
     raw: SpaceSettings,
     reader: config::Reader,
+    watcher: Watcher,
+    meter: Meter,
 }
 
 impl Default for CacheBuilder {
@@ -55,6 +60,8 @@ impl Default for CacheBuilder {
             spaces: Vec::new(),
             raw: SpaceSettings::raw(),
             reader: config::Reader::default(),
+            watcher: Watcher::default(),
+            meter: Meter::default(),
         }
     }
 }
@@ -202,16 +209,39 @@ impl CacheBuilder {
         self
     }
 
+    /// Gives a recorder of the application's own for this cache's metrics, in place of the one that is installed for the
+    /// process.
+    pub fn metrics(mut self, recorder: Arc<dyn Recorder + Send + Sync>) -> Self {
+        self.meter = Meter(Some(recorder));
+        self
+    }
+
+    /// Adds a hook that is told of every read and load that ends.
+    pub fn observer(mut self, observer: Arc<dyn Observer>) -> Self {
+        self.watcher = Watcher(Some(observer));
+        self
+    }
+
     /// Checks the settings, builds the cache and waits until its ring shards are connected, or have failed to be for
     /// the connect time-out; must be called in a Tokio runtime.
     ///
-    /// A ring shard that is down is connected in the background as soon as it is up. Metrics go to the recorder that is installed by then.
+    /// A ring shard that is down is connected in the background as soon as it is up. Metrics go to the
+    /// recorder that is installed by then, or to that of [`CacheBuilder::metrics`].
     ///
     /// # Errors
     /// [`ConfigError::Invalid`] with every violation. A ring shard that is down is none: its reads go to the loader.
     pub async fn build(mut self) -> Result<Cache, ConfigError> {
         let mut found = Vec::new();
         self.resolve(&mut found).await;
+        let meter = self.meter.clone();
+        let (cache, shards) = meter.within(|| self.assemble(found))?;
+        // A process that reads before it is connected would send its first reads to the origin.
+        join_all(shards.iter().map(|shard| cache.inner.changes.connector.ready(shard))).await;
+        Ok(cache)
+    }
+
+    /// Makes everything that a cache is made of; every metric is looked up here, or when a ring shard joins.
+    fn assemble(self, mut found: Vec<Violation>) -> Result<(Cache, Vec<Arc<ReadShard>>), ConfigError> {
         let spaces = self.spaces(&mut found);
         let raw = self.raw.validate(&mut found);
         found.extend(self.reader.violations());
@@ -228,6 +258,7 @@ impl CacheBuilder {
             credentials: self.credentials.clone(),
             channel: channel(),
             settings: self.reader.clone(),
+            meter: self.meter.clone(),
             #[cfg(feature = "memory")]
             memory: self.memory.clone(),
             tasks: tasks.clone(),
@@ -251,6 +282,7 @@ impl CacheBuilder {
             topology: ArcSwap::from_pointee(topology),
             changes,
             settings: self.reader.clone(),
+            watcher: self.watcher.clone(),
             spaces,
             raw: SpaceState::new(raw),
             flights: Flights::new(),
@@ -262,12 +294,10 @@ impl CacheBuilder {
             ended,
         });
         cache.inner.attend(cache.inner.local.ticking());
-        // A process that reads before it is connected would send its first reads to the origin.
-        join_all(shards.iter().map(|shard| cache.inner.changes.connector.ready(shard))).await;
         if let Some(source) = self.watched {
             cache.inner.attend(topology::watch(cache.inner.clone(), source));
         }
-        Ok(cache)
+        Ok((cache, shards))
     }
 
     /// For how long after a change of the ring an entry can live that was stored by the membership before: its time to

@@ -23,6 +23,7 @@ use crate::load::Failures;
 use crate::loader::{IntoLoaded, Loader};
 use crate::local::Local;
 use crate::lookup::{Found, Miss};
+use crate::observe::Watcher;
 use crate::options::ReadOptions;
 use crate::retry::Retries;
 use crate::shard::ReadShard;
@@ -42,6 +43,7 @@ pub(crate) struct Inner {
     pub(crate) topology: ArcSwap<Topology>,
     pub(crate) changes: Changes,
     pub(crate) settings: config::Reader,
+    pub(crate) watcher: Watcher,
     pub(crate) spaces: BTreeMap<String, Arc<SpaceState>>,
     /// The settings of keys that are given as they are.
     pub(crate) raw: Arc<SpaceState>,
@@ -174,11 +176,26 @@ impl Inner {
         options: &ReadOptions,
         loader: impl FnOnce() -> Loader,
     ) -> Result<Option<T>, Error> {
-        if let Some(Found { value, refresh_before_ms }) = self.local_first(&key, space, options) {
-            if refresh_before_ms != 0 {
-                self.refresh_behind(key, space, options, loader(), refresh_before_ms);
+        match self.watcher.begin(&space.settings.name, &key) {
+            None => Ok(self.read_any(key, space, options, loader).await?.value),
+            // Boxed, so that the future of a read that nobody watches stays small.
+            Some(watched) => Box::pin(watched.over(self.read_any(key, space, options, loader))).await,
+        }
+    }
+
+    #[inline]
+    async fn read_any<T: DeserializeOwned + 'static>(
+        self: &Arc<Self>,
+        key: CacheKey,
+        space: &Arc<SpaceState>,
+        options: &ReadOptions,
+        loader: impl FnOnce() -> Loader,
+    ) -> Result<Found<T>, Error> {
+        if let Some(found) = self.local_first(&key, space, options) {
+            if found.refresh_before_ms != 0 {
+                self.refresh_behind(key, space, options, loader(), found.refresh_before_ms);
             }
-            return Ok(value);
+            return Ok(found);
         }
         self.read_elsewhere(key, space, options, loader).await
     }
@@ -191,7 +208,7 @@ impl Inner {
         space: &Arc<SpaceState>,
         options: &ReadOptions,
         loader: impl FnOnce() -> Loader,
-    ) -> Result<Option<T>, Error> {
+    ) -> Result<Found<T>, Error> {
         let Some(after) = options.timeout_or(&self.settings) else {
             return self.read_within(key, space, options, None, loader).await;
         };
@@ -216,12 +233,13 @@ impl Inner {
         options: &ReadOptions,
         deadline: Option<Instant>,
         loader: impl FnOnce() -> Loader,
-    ) -> Result<Option<T>, Error> {
+    ) -> Result<Found<T>, Error> {
         let miss: Miss = match self.look(&key, space, options).await {
-            Ok(Found { value, refresh_before_ms: 0 }) => return Ok(value),
-            Ok(Found { value, refresh_before_ms }) => {
-                self.refresh_behind(key, space, options, loader(), refresh_before_ms);
-                return Ok(value);
+            Ok(found) => {
+                if found.refresh_before_ms != 0 {
+                    self.refresh_behind(key, space, options, loader(), found.refresh_before_ms);
+                }
+                return Ok(found);
             }
             Err(miss) => miss,
         };

@@ -46,7 +46,7 @@
 //! - `retry`: fills and invalidations that are sent again
 //! - `write`, `stamp`: invalidating after a write, and version numbers for it
 //! - `local`: what this process keeps in its own memory
-//! - `counters`: metrics of a key space
+//! - `counters`, `observe`: metrics of a key space; spans and the application's hook
 //! - `dynamodb` (feature `dynamodb`): a ready-made loader
 
 mod batch;
@@ -69,6 +69,7 @@ mod load;
 mod loader;
 mod local;
 mod lookup;
+mod observe;
 mod options;
 mod retry;
 mod shard;
@@ -83,6 +84,7 @@ pub use cache::Cache;
 pub use error::{BoxError, Error};
 pub use key::{IntoKey, IntoKeyParts, SpaceKey};
 pub use loader::{Consistency, IntoLoaded, Loaded};
+pub use observe::{CacheStatus, LoadEnd, Observer, ReadEnd};
 pub use options::ReadOptions;
 pub use space::{Space, SpaceSettings};
 pub use stamp::VersionClock;

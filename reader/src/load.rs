@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::task::JoinError;
 use tokio_util::task::AbortOnDropHandle;
+use tracing::Instrument;
 
 use crate::batch::Failure;
 use crate::cache::Inner;
@@ -39,7 +40,8 @@ pub(crate) async fn run(
     }
     let began = Instant::now();
     let (loader, encoding) = (plan.loader.clone(), Encoding::of(&plan.space.settings));
-    let mut task = AbortOnDropHandle::new(tokio::spawn(async move { loader.call(consistency, encoding).await }));
+    let mut task =
+        AbortOnDropHandle::new(tokio::spawn(async move { loader.call(consistency, encoding).await }.in_current_span()));
     let result = tokio::select! {
         biased;
         result = &mut task => match result {
@@ -51,7 +53,9 @@ pub(crate) async fn run(
         never = meanwhile => match never {},
     };
     let counters = &plan.space.counters;
-    counters.load_time.record(began.elapsed());
+    let took = began.elapsed();
+    counters.load_time.record(took);
+    inner.watcher.loaded(&plan.space.settings.name, &plan.key, result.as_ref().err(), took);
     counters.loads.add(match &result {
         Ok(_) => LoadOutcome::Loaded,
         Err(Error::LoadPanicked { .. }) => LoadOutcome::Panicked,

@@ -41,6 +41,7 @@ pub(crate) use part::Part;
 
 use crate::cache::Inner;
 use crate::lookup::{Found, Miss};
+use crate::observe::CacheStatus;
 use crate::options::ReadOptions;
 use crate::shard::ReadShard;
 use crate::space::SpaceState;
@@ -223,7 +224,10 @@ impl Inner {
         options: &ReadOptions,
     ) -> Option<Found<T>> {
         let kept = self.local.first(key, space, options)?;
-        let found = self.accept(&kept.entry, space, options).ok()?;
+        let mut found = self.accept(&kept.entry, space, options).ok()?;
+        if found.status == CacheStatus::Hit {
+            found.status = CacheStatus::LocalHit;
+        }
         self.answered_first(key, space, found.refresh_before_ms);
         Some(found)
     }
@@ -244,7 +248,7 @@ impl Inner {
             None => space.counters.negatives.increment(1),
         }
         self.answered_first(key, space, refresh_before_ms);
-        Some(Found { value, refresh_before_ms })
+        Some(Found { value, refresh_before_ms, soft_expiry_ms: 0, status: CacheStatus::LocalHit })
     }
 
     #[inline]
@@ -269,7 +273,7 @@ impl Inner {
         let Some(Found { value, .. }) = found else { return Err(Miss::Down(error)) };
         space.counters.local_fallback_hits.increment(1);
         // Loading again is what the ring shard's failure has to wait for.
-        Ok(Found { value, refresh_before_ms: 0 })
+        Ok(Found { value, refresh_before_ms: 0, soft_expiry_ms: 0, status: CacheStatus::LocalHit })
     }
 
     /// Drops this process's own copy of a key, and refuses those of reads and loads that are under way.

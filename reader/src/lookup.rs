@@ -10,6 +10,7 @@ use ringtide_core::entry::{Codec, Compression, HEADER_LEN, Header, NotAnEntry, S
 use ringtide_core::key::CacheKey;
 use ringtide_core::valkey::ShardError;
 use serde::de::DeserializeOwned;
+use tracing::Instrument;
 
 use crate::cache::Inner;
 use crate::codec;
@@ -21,6 +22,7 @@ use crate::freshness::Freshness;
 use crate::lease::{self, Plan};
 use crate::load;
 use crate::loader::{Consistency, Loader};
+use crate::observe::{Answered, CacheStatus};
 use crate::options::ReadOptions;
 use crate::space::SpaceState;
 
@@ -30,6 +32,21 @@ pub(crate) struct Found<T> {
     pub(crate) value: Option<T>,
     /// Where the value is to be loaded again: entries whose soft expiry is not after this (unix ms); else 0.
     pub(crate) refresh_before_ms: u64,
+    /// When the entry stops being fresh, in unix ms; 0 where it does not say, or no entry answered.
+    pub(crate) soft_expiry_ms: u64,
+    pub(crate) status: CacheStatus,
+}
+
+impl<T> Found<T> {
+    /// What a read was answered with that found no usable entry.
+    fn past_the_cache(value: Option<T>, status: CacheStatus) -> Self {
+        Self { value, refresh_before_ms: 0, soft_expiry_ms: 0, status }
+    }
+
+    pub(crate) fn answered(&self) -> Answered {
+        let (status, soft_expiry_ms) = (self.status, self.soft_expiry_ms);
+        Answered { status, exists: self.value.is_some(), soft_expiry_ms }
+    }
 }
 
 /// Why a look-up has no value.
@@ -122,7 +139,11 @@ impl Inner {
             Some(_) => space.counters.hits.increment(1),
             None => space.counters.negatives.increment(1),
         }
-        Ok(Found { value, refresh_before_ms })
+        let soft_expiry_ms = header.soft_expiry_ms;
+        // An early refresh asks for what is fresh up to its soft expiry, a revalidation for what is fresh by now.
+        let past = soft_expiry_ms > 0 && refresh_before_ms > soft_expiry_ms;
+        let status = if past { CacheStatus::Stale } else { CacheStatus::Hit };
+        Ok(Found { value, refresh_before_ms, soft_expiry_ms, status })
     }
 
     /// Loads a key again that was just served, unless somebody is at it.
@@ -140,7 +161,7 @@ impl Inner {
         let (_, Some(flight)) = self.flights.join(&key, Instant::now()) else { return };
         tracing::debug!(key = %key, refresh_before_ms, "loading again behind a read");
         let plan = self.plan(key, space, options, loader, refresh_before_ms);
-        self.spawn(lease::fly(self.clone(), plan, flight, None));
+        self.spawn(lease::fly(self.clone(), plan, flight, None).in_current_span());
     }
 
     fn plan(
@@ -176,7 +197,7 @@ impl Inner {
         deadline: Option<tokio::time::Instant>,
         loader: Loader,
         mut miss: Miss,
-    ) -> Result<Option<T>, Error> {
+    ) -> Result<Found<T>, Error> {
         let since = Instant::now();
         // Once it has refused what is there, a read takes what was stored since.
         let settled = ReadOptions { fresh: false, ..*options };
@@ -189,7 +210,7 @@ impl Inner {
                 let Some(value) = stale.as_ref().and_then(|entry| stale_value(entry)) else { return Err(error) };
                 space.counters.stale.add(StaleReason::Error);
                 tracing::debug!(key = %key, %error, "serving a stale value after another read's failed load");
-                return Ok(Some(value));
+                return Ok(Found::past_the_cache(Some(value), CacheStatus::Stale));
             }
             let (seat, flight) = self.flights.join(&key, since);
             match flight {
@@ -213,7 +234,7 @@ impl Inner {
                         | Miss::Expired(_)
                         | Miss::Refused => None,
                     };
-                    self.spawn(lease::fly(self.clone(), plan, flight, down));
+                    self.spawn(lease::fly(self.clone(), plan, flight, down).in_current_span());
                 }
                 None => {
                     space.counters.joined.increment(1);
@@ -229,7 +250,7 @@ impl Inner {
                 }
                 Waited::Settled(Some(Outcome::Answer { entry, loaded })) => {
                     match self.decode_answer(&entry, space, &settled, loaded == Some(TypeId::of::<T>())) {
-                        Ok(value) => return Ok(value),
+                        Ok(value) => return Ok(Found::past_the_cache(value, CacheStatus::Miss)),
                         Err(Miss::Undecodable { source, .. }) if loaded == Some(TypeId::of::<T>()) => {
                             return Err(undecodable(key, source));
                         }
@@ -242,7 +263,7 @@ impl Inner {
                 Waited::Settled(Some(Outcome::Failed(error))) => (StaleReason::Error, Some(error)),
                 Waited::Settled(Some(Outcome::Retry)) => {
                     miss = match self.look(&key, space, &settled).await {
-                        Ok(found) => return Ok(found.value),
+                        Ok(found) => return Ok(found),
                         Err(next) => next,
                     };
                     continue;
@@ -263,16 +284,16 @@ impl Inner {
             };
             space.counters.stale.add(reason);
             tracing::debug!(key = %key, ?reason, "serving a stale value");
-            return Ok(Some(value));
+            return Ok(Found::past_the_cache(Some(value), CacheStatus::Stale));
         }
         space.counters.uncached.increment(1);
         let plan = self.plan(key, space, options, loader, 0);
         let (_, loaded) = load::unleased(self, &plan, Consistency::Strong).await?;
         match decode(&entry_of(&loaded, 0)) {
-            Ok(value) => Ok(value),
+            Ok(value) => Ok(Found::past_the_cache(value, CacheStatus::Miss)),
             Err(Miss::Undecodable { source, .. }) => Err(undecodable(plan.key, source)),
             // An entry that was just written is read as one.
-            Err(_) => Ok(None),
+            Err(_) => Ok(Found::past_the_cache(None, CacheStatus::Miss)),
         }
     }
 

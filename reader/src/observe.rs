@@ -8,12 +8,14 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use metrics::Recorder;
 use ringtide_core::clock::unix_ms;
 use ringtide_core::key::CacheKey;
-use tracing::Span;
 use tracing::field::Empty;
+use tracing::{Instrument, Span};
 
 use crate::error::Error;
+use crate::lookup::Found;
 
 /// What a read was answered with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -112,13 +114,33 @@ impl fmt::Debug for Watcher {
     }
 }
 
+/// Where a cache's metrics go: to a recorder of the application's own, or to the one that is installed for the process.
+#[derive(Clone, Default)]
+pub(crate) struct Meter(pub(crate) Option<Arc<dyn Recorder + Send + Sync>>);
+
+impl Meter {
+    /// Lets metrics be looked up in the right place.
+    pub(crate) fn within<R>(&self, work: impl FnOnce() -> R) -> R {
+        match &self.0 {
+            Some(recorder) => metrics::with_local_recorder(&**recorder, work),
+            None => work(),
+        }
+    }
+}
+
+impl fmt::Debug for Meter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Meter").field(&self.0.is_some()).finish()
+    }
+}
+
 /// A read that somebody watches.
 pub(crate) struct Watched<'a> {
     watcher: &'a Watcher,
     space: &'a str,
     key: CacheKey,
     began: Instant,
-    pub(crate) span: Span,
+    span: Span,
 }
 
 /// What a read that ended well tells.
@@ -156,11 +178,20 @@ impl Watcher {
 }
 
 impl Watched<'_> {
+    /// Runs a read within its span, and tells how it ended.
+    pub(crate) async fn over<T>(self, read: impl Future<Output = Result<Found<T>, Error>>) -> Result<Option<T>, Error> {
+        let result = read.instrument(self.span.clone()).await;
+        self.end(result.as_ref().map(Found::answered));
+        result.map(|found| found.value)
+    }
+
     /// Tells how the read ended.
-    pub(crate) fn end(self, result: Result<Answered, &Error>) {
-        let fresh_for = result.as_ref().ok().filter(|answered| answered.soft_expiry_ms > 0).map(|answered| {
-            Duration::from_millis(answered.soft_expiry_ms.saturating_sub(unix_ms()))
-        });
+    fn end(self, result: Result<Answered, &Error>) {
+        let fresh_for = result
+            .as_ref()
+            .ok()
+            .filter(|answered| answered.soft_expiry_ms > 0)
+            .map(|answered| Duration::from_millis(answered.soft_expiry_ms.saturating_sub(unix_ms())));
         match &result {
             Ok(answered) => self.span.record("cache_status", answered.status.name()),
             Err(_) => self.span.record("cache_status", "error"),

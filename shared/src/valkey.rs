@@ -49,6 +49,7 @@ mod lease;
 mod link;
 #[cfg(feature = "memory")]
 mod memory;
+mod meters;
 mod notice;
 mod reply;
 mod script;
@@ -76,7 +77,6 @@ pub use tracking::{Flushed, Tracker};
 
 use crate::config;
 use crate::key::CacheKey;
-use crate::metrics::{FOREIGN_VALUES, REASON};
 use crate::ring::{ShardName, ShardSpec};
 use connect::Endpoint;
 use dialer::Dialer;
@@ -215,7 +215,14 @@ impl Shard {
             Value::BulkString(bytes) => Ok(Some(bytes.into())),
             Value::Nil => Ok(None),
             Value::ServerError(error) if error.code() == "WRONGTYPE" => {
-                metrics::counter!(FOREIGN_VALUES, REASON => "type").increment(1);
+                match &*self.reach {
+                    Reach::One(links) => links.dialer().meters.foreign.increment(1),
+                    #[cfg(feature = "cluster")]
+                    Reach::Cluster(cluster) => cluster.meters().foreign.increment(1),
+                    // Nothing but strings is there.
+                    #[cfg(feature = "memory")]
+                    Reach::Memory(_) => {}
+                }
                 Ok(None)
             }
             Value::ServerError(error) => Err(self.rejected(&error)),

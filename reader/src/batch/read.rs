@@ -38,7 +38,7 @@ where
     for part in &keys {
         let (key, answer) = match space.key(part) {
             Ok(key) => match inner.local_first(&key, state, options) {
-                Some(Found { value, refresh_before_ms }) => {
+                Some(Found { value, refresh_before_ms, .. }) => {
                     if refresh_before_ms != 0 {
                         let loader = gathering.loader(inner, state, part.clone(), None);
                         inner.refresh_behind(key, state, options, loader, refresh_before_ms);
@@ -75,7 +75,7 @@ where
     let deadline = timeout.map(|(at, _)| at);
     let begin = |(place, key, miss)| {
         let answer = inner.answer_miss(key, state, options, deadline, loader(place), miss);
-        async move { (place, answer.await) }
+        async move { (place, answer.await.map(|found| found.value)) }
     };
     let (mut misses, mut missing, mut behind) = (VecDeque::new(), FuturesUnordered::new(), 0);
     let reading = async {
@@ -89,7 +89,7 @@ where
                         for place in std::iter::once(first).chain(twins.of(first)) {
                             let down = |error| inner.local_fallback(&key, state, options, error);
                             match reply.judge(|entry| inner.accept(entry, state, options), down) {
-                                Ok(Found { value, refresh_before_ms }) => {
+                                Ok(Found { value, refresh_before_ms, .. }) => {
                                     // What is left out is served once more, and loaded again by the next read.
                                     if refresh_before_ms != 0 && behind < AT_ONCE {
                                         behind += 1;

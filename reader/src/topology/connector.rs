@@ -13,6 +13,7 @@ use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 use crate::inbox;
 use crate::local::{Local, Part};
+use crate::observe::Meter;
 use crate::shard::ReadShard;
 
 /// What it takes to open a ring shard.
@@ -22,6 +23,7 @@ pub(crate) struct Connector {
     /// The channel of this process's inbox on every ring shard.
     pub(crate) channel: String,
     pub(crate) settings: config::Reader,
+    pub(crate) meter: Meter,
     pub(crate) local: Arc<Local>,
     /// Ring shards that are in memory, by their names.
     #[cfg(feature = "memory")]
@@ -33,6 +35,10 @@ pub(crate) struct Connector {
 impl Connector {
     /// Begins to connect to a ring shard and to its inbox, which ends with the last handle of it.
     pub(crate) fn open(&self, spec: &ShardSpec) -> Result<Arc<ReadShard>, ConnectError> {
+        self.meter.within(|| self.open_metered(spec))
+    }
+
+    fn open_metered(&self, spec: &ShardSpec) -> Result<Arc<ReadShard>, ConnectError> {
         let (shard, part) = self.connect(spec)?;
         let shard = Arc::new(ReadShard::new(shard, part, self.channel.clone(), &self.settings));
         let deliver = inbox::deliver(shard.shard.inbox(&self.channel), Arc::clone(&shard.waiters));

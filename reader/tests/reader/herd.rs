@@ -69,7 +69,7 @@ async fn two_caches_load_once_and_the_waiters_are_woken_by_the_message() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_lease_is_extended_while_the_load_runs() {
     let server = Server::start().await;
-    let lease = Duration::from_millis(150);
+    let lease = Duration::from_millis(600);
     let (here, there) = (
         builder(&server).lease_ttl(lease).build().await.unwrap(),
         builder(&server).lease_ttl(lease).build().await.unwrap(),
@@ -78,7 +78,7 @@ async fn a_lease_is_extended_while_the_load_runs() {
     let holder = read(&here, "slow", &origin);
     origin.begun().await;
     let waiter = read(&there, "slow", &origin);
-    tokio::time::sleep(lease * 6).await;
+    tokio::time::sleep(lease * 3).await;
     origin.allow(2);
     assert_eq!(holder.await.unwrap().unwrap(), Some(1));
     assert_eq!(waiter.await.unwrap().unwrap(), Some(1));

@@ -14,6 +14,7 @@ mod left_out;
 mod limits;
 mod local;
 mod memory;
+mod observed;
 mod outage;
 mod retries;
 mod ring_changes;

@@ -31,10 +31,10 @@ use super::apply::{BATCH, IN_FLIGHT};
 use super::connect::Endpoint;
 use super::credentials::Access;
 use super::error::{NO_SCRIPT, ShardError};
+use super::meters::Meters;
 use super::script::Script;
 use super::tracking::{self, Tracking};
 use crate::config;
-use crate::metrics::{REASON, RING_SHARD, SHARD_ERRORS};
 use crate::ring::ShardName;
 
 /// Redirections that one command follows.
@@ -78,6 +78,10 @@ impl Cluster {
 
     pub(super) fn name(&self) -> &ShardName {
         &self.shared().name
+    }
+
+    pub(super) fn meters(&self) -> &Meters {
+        &self.shared().meters
     }
 
     pub(super) fn members(&self) -> Members {
@@ -318,7 +322,7 @@ impl Cluster {
     }
 
     fn count(&self, error: ShardError) -> ShardError {
-        metrics::counter!(SHARD_ERRORS, RING_SHARD => self.name().to_string(), REASON => error.label()).increment(1);
+        self.shared().meters.failed(&error);
         error
     }
 }

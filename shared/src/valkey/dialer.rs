@@ -12,9 +12,9 @@ use tokio::time::Instant;
 use super::connect::Endpoint;
 use super::credentials::{Access, Login};
 use super::dial::{Backoff, Failure};
+use super::meters::Meters;
 use super::tracking::Tracking;
 use crate::config;
-use crate::metrics::{RING_SHARD, SHARD_UP};
 use crate::ring::ShardName;
 
 /// Commands that may queue for a connection's task before callers wait.
@@ -28,6 +28,7 @@ pub(super) struct Dialer {
     pub(super) name: ShardName,
     pub(super) endpoint: Endpoint,
     pub(super) access: Access,
+    pub(super) meters: Meters,
     pub(super) command_timeout: Duration,
     connect_timeout: Duration,
     pub(super) status: watch::Sender<Status>,
@@ -68,6 +69,7 @@ impl Dialer {
         several: Option<Arc<Notify>>,
     ) -> Self {
         Self {
+            meters: Meters::of(&name),
             name,
             endpoint,
             access,
@@ -104,6 +106,12 @@ impl Dialer {
         let mut dialed = self.dial(on_push).await?;
         tracking.begin(&mut dialed.connection).await?;
         Ok(dialed)
+    }
+
+    /// Counts what becomes of connections with these, in place of new ones.
+    #[cfg(feature = "cluster")]
+    pub(super) fn metered(self, meters: Meters) -> Self {
+        Self { meters, ..self }
     }
 
     /// Makes one connection; `on_push` hears of its loss and of what is published to it.
@@ -187,8 +195,8 @@ impl Dialer {
         match &self.several {
             Some(several) => several.notify_one(),
             None => {
-                let up = if self.status.borrow().is_up() { 1.0 } else { 0.0 };
-                metrics::gauge!(SHARD_UP, RING_SHARD => self.name.to_string()).set(up);
+                let up = self.status.borrow().is_up();
+                self.meters.up(up);
             }
         }
     }

@@ -73,15 +73,6 @@ impl ShardError {
         }
     }
 
-    /// The label of metrics.
-    pub(super) fn label(&self) -> &'static str {
-        match self {
-            ShardError::Unavailable { .. } => "unavailable",
-            ShardError::TimedOut { .. } => "timed_out",
-            ShardError::Rejected { .. } => "rejected",
-        }
-    }
-
     pub(super) fn lost(shard: &ShardName) -> Self {
         ShardError::Unavailable { shard: shard.clone(), reason: "the connection was lost".into() }
     }

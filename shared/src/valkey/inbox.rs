@@ -14,9 +14,9 @@ use tokio::time::Instant;
 use super::cluster::Members;
 use super::dial::{Backoff, Failure, Outage};
 use super::dialer::{Dialed, Dialer};
+use super::meters::Meters;
 use super::notice::Notice;
 use super::{Reach, Shard};
-use crate::metrics::{INBOX_UNREADABLE, RING_SHARD};
 use crate::ring::ShardName;
 
 /// Messages and events that may wait for whoever reads them.
@@ -79,8 +79,13 @@ impl Shard {
                 return Inbox { channel, events, task };
             }
         };
-        let subscription =
-            Subscription { shard: self.name().clone(), server, channel: channel.clone(), events: sender };
+        let subscription = Subscription {
+            shard: self.name().clone(),
+            meters: Meters::of(self.name()),
+            server,
+            channel: channel.clone(),
+            events: sender,
+        };
         let task = tokio::spawn(subscription.run()).abort_handle();
         Inbox { channel, events, task }
     }
@@ -88,6 +93,7 @@ impl Shard {
 
 struct Subscription {
     shard: ShardName,
+    meters: Meters,
     server: Server,
     channel: Arc<str>,
     events: mpsc::Sender<InboxEvent>,
@@ -220,7 +226,7 @@ impl Subscription {
         let notice = Notice::parse(&payload);
         if notice.is_none() {
             let shard = &self.shard;
-            metrics::counter!(INBOX_UNREADABLE, RING_SHARD => shard.to_string()).increment(1);
+            self.meters.unreadable.increment(1);
             tracing::warn!(%shard, channel = &*self.channel, length = payload.len(), "unreadable message in an inbox");
         }
         notice

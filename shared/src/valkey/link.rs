@@ -13,8 +13,8 @@ use tokio::task::AbortHandle;
 use super::dial::{Backoff, Failure, Outage};
 use super::dialer::{Dialed, Dialer};
 use super::error::ShardError;
+use super::meters::Meters;
 use super::tracking::{self, Flushed};
-use crate::metrics::{REASON, RING_SHARD, SHARD_CONNECTS, SHARD_ERRORS};
 use crate::ring::ShardName;
 
 /// Time-outs without an answer between them after which a connection is replaced: a stopped server never closes it.
@@ -41,6 +41,7 @@ pub(super) struct Live {
     connection: MultiplexedConnection,
     timeouts: AtomicU32,
     lost: Arc<Notify>,
+    meters: Meters,
 }
 
 impl Links {
@@ -127,7 +128,7 @@ impl Links {
     }
 
     fn count(&self, error: &ShardError) {
-        count(self.name(), error);
+        self.dialer.meters.failed(error);
     }
 
     fn unavailable(&self) -> ShardError {
@@ -166,7 +167,7 @@ impl Live {
                     ShardError::Unavailable { .. } => self.lost.notify_one(),
                     ShardError::Rejected { .. } => {}
                 }
-                count(shard, &error);
+                self.meters.failed(&error);
                 Err(error)
             }
         }
@@ -180,10 +181,6 @@ impl Drop for Links {
             tracking.flushed(Flushed::Disconnected);
         }
     }
-}
-
-fn count(shard: &ShardName, error: &ShardError) {
-    metrics::counter!(SHARD_ERRORS, RING_SHARD => shard.to_string(), REASON => error.label()).increment(1);
 }
 
 /// Keeps one slot filled for as long as the task lives.
@@ -201,13 +198,18 @@ async fn keep(dialer: Arc<Dialer>, slot: Arc<Slot>) {
         match dialer.dial_tracked(on_push).await {
             Ok(Dialed { connection, renew_within }) => {
                 let (connected, timeouts) = (connection.clone(), AtomicU32::new(UNPROVEN));
-                let live = Arc::new(Live { connection: connected, timeouts, lost: lost.clone() });
+                let live = Arc::new(Live {
+                    connection: connected,
+                    timeouts,
+                    lost: lost.clone(),
+                    meters: dialer.meters.clone(),
+                });
                 slot.0.store(Some(live.clone()));
                 if let Some(tracking) = &dialer.tracking {
                     tracking.came.notify_one();
                 }
                 outage.over();
-                metrics::counter!(SHARD_CONNECTS, RING_SHARD => dialer.name.to_string()).increment(1);
+                dialer.meters.connects.increment(1);
                 dialer.note(|status| {
                     status.up += 1;
                     status.hopeless = false;

@@ -26,8 +26,8 @@ use super::script::Script;
 use super::tracking::HEARTBEAT;
 use super::{Flushed, InboxEvent, Reach, Shard, ShardError, Token, Tracker};
 use crate::key::CacheKey;
-use crate::metrics::{REASON, RING_SHARD, SHARD_ERRORS};
 use crate::ring::ShardName;
+use crate::valkey::meters::Meters;
 use store::Store;
 
 /// What a refresh is given as command time-out.
@@ -133,7 +133,7 @@ impl MemoryServer {
         if state.down {
             let reason = "the server in memory was taken down".into();
             let error = ShardError::Unavailable { shard: self.name.clone(), reason };
-            metrics::counter!(SHARD_ERRORS, RING_SHARD => self.name.to_string(), REASON => error.label()).increment(1);
+            Meters::of(&self.name).failed(&error);
             return Err(error);
         }
         Ok(work(&mut state.store))

@@ -13,7 +13,6 @@ use tokio::time::Instant;
 use super::Kept;
 use super::slots::{Address, Range, SLOTS, read};
 use crate::config;
-use crate::metrics::{RING_SHARD, SHARD_UP};
 use crate::ring::ShardName;
 use crate::valkey::connect::Endpoint;
 use crate::valkey::credentials::Access;
@@ -21,6 +20,7 @@ use crate::valkey::dial::{Backoff, Failure};
 use crate::valkey::dialer::Dialer;
 use crate::valkey::error::ShardError;
 use crate::valkey::link::{Links, Live};
+use crate::valkey::meters::Meters;
 use crate::valkey::tracking::{Flushed, Tracking};
 
 /// How often the map of slots is looked at while nobody complains.
@@ -38,6 +38,7 @@ const NOBODY: u16 = u16::MAX;
 /// What a cluster's tasks and callers share.
 pub(super) struct Shared {
     pub(super) name: ShardName,
+    pub(super) meters: Meters,
     pub(super) options: config::Valkey,
     seed: Endpoint,
     access: Access,
@@ -101,6 +102,7 @@ impl Shared {
         tracking: Option<Arc<Tracking>>,
     ) -> Self {
         Self {
+            meters: Meters::of(&name),
             name,
             options: options.clone(),
             seed,
@@ -169,7 +171,10 @@ impl Shared {
             let endpoint = self.seed.at(&address.host, address.port);
             let changed = Some(self.changed.clone());
             let dialer = Dialer::new(self.name.clone(), endpoint, self.access.clone(), &self.options, changed);
-            let links = Links::new(dialer.tracked(self.tracking.clone()), self.options.connections);
+            let links = Links::new(
+                dialer.metered(self.meters.clone()).tracked(self.tracking.clone()),
+                self.options.connections,
+            );
             let node = Arc::new(Node { address: address.clone(), links });
             Known { node, wanted: Instant::now() }
         });
@@ -272,7 +277,7 @@ impl Shared {
     fn note(&self, found: Result<bool, Failure>) -> bool {
         self.failed.send_modify(|failed| *failed = found.err().map(|failure| (failure.reason, failure.hopeless)));
         let ready = self.state().ready;
-        metrics::gauge!(SHARD_UP, RING_SHARD => self.name.to_string()).set(if ready { 1.0 } else { 0.0 });
+        self.meters.up(ready);
         ready
     }
 
