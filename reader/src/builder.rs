@@ -274,7 +274,7 @@ impl CacheBuilder {
         let (Ok(ring), Some(raw), true) = (ring, raw, found.is_empty()) else {
             return Err(ConfigError::Invalid { path: None, violations: found });
         };
-        let window_ms = self.window_ms(spaces.values().map(|space| &*space.settings).chain([&*raw]));
+        let window_ms = self.reader.ring_window_ms(spaces.values().map(|space| &*space.settings).chain([&*raw]));
         let topology = Topology::new(RingHistory::new(ring, window_ms), shards.clone().into());
         let changes = Changes::new(connector);
         changes.at(&topology);
@@ -298,17 +298,6 @@ impl CacheBuilder {
             cache.inner.attend(topology::watch(cache.inner.clone(), source));
         }
         Ok((cache, shards))
-    }
-
-    /// For how long after a change of the ring an entry can live that was stored by the membership before: its time to
-    /// live, from the end of a load that began when this process had not learned of the change.
-    fn window_ms<'a>(&self, spaces: impl Iterator<Item = &'a KeySpace>) -> u64 {
-        let longest = spaces.map(KeySpace::longest_life).max().unwrap_or_default();
-        let reader = &self.reader;
-        let window = [reader.load_timeout, reader.lease_ttl, reader.watch, reader.watch]
-            .iter()
-            .fold(longest, |sum, part| sum.saturating_add(*part));
-        u64::try_from(window.as_millis()).unwrap_or(u64::MAX)
     }
 
     /// Asks the DNS for the ring shards, where they come from it.

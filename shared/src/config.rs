@@ -234,6 +234,17 @@ impl Valkey {
 }
 
 impl Reader {
+    /// For how many milliseconds after a change of the ring's membership an old owner may hold an entry of these key
+    /// spaces: the time until every process has learned of the change, and then, for a flight that began just before,
+    /// its patience, its wait for a permit, its load, its second, strong one and its lease, and the entry's life.
+    #[must_use]
+    pub fn ring_window_ms<'a>(&self, spaces: impl Iterator<Item = &'a KeySpace>) -> u64 {
+        let longest = spaces.map(KeySpace::longest_life).max().unwrap_or_default();
+        let loads = self.load_timeout.saturating_mul(4);
+        let rest = self.lease_ttl.saturating_mul(2).saturating_add(self.watch.saturating_mul(2));
+        u64::try_from(longest.saturating_add(loads).saturating_add(rest).as_millis()).unwrap_or(u64::MAX)
+    }
+
     /// Finds every setting that no reader can work with.
     #[must_use]
     pub fn violations(&self) -> Vec<Violation> {
@@ -254,12 +265,10 @@ impl Reader {
 }
 
 impl Config {
-    /// The longest time that an entry of any key space can live, in ms: for that long after a change of the ring's
-    /// membership an old owner may hold it.
+    /// For how many milliseconds after a change of the ring's membership an old owner may hold an entry.
     #[must_use]
-    pub fn longest_ttl_ms(&self) -> u64 {
-        let longest = self.spaces.values().map(|space| space.longest_life()).max().unwrap_or_default();
-        u64::try_from(longest.as_millis()).unwrap_or(u64::MAX)
+    pub fn ring_window_ms(&self) -> u64 {
+        self.reader.ring_window_ms(self.spaces.values().map(|space| &**space))
     }
 }
 

@@ -14,34 +14,21 @@ use ringtide_core::valkey::{Fill, FillReply, LeaseReply, LeaseRequest, Release, 
 use ringtide_core::version::Version;
 use ringtide_servers::ValkeyServer;
 
-/// What is wrong with the cache under test, or with how it is used.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Flaw {
-    /// Nothing: the product.
-    None,
-    /// `SET … NX` for the lock, plain `SET` and `DEL`.
-    Textbook,
-    FillWithoutToken,
-    DropWithoutVoiding,
-    LeaseFloorForgotten,
-    RefreshWithoutComparing,
-    RefreshWithoutDeadline,
-    SettleOnce,
-    NoTombstones,
-    VersionsAcrossItems,
-    /// An eventual load claims to satisfy the floor.
-    ProofClaimed,
-    /// A lease is asked for twice with one token, and the first request is carried out last.
-    TokenSentTwice,
-}
+use super::content::Content;
+use super::flaw::Flaw;
+use super::wire::{self, INBOXES, Wire};
 
 /// Connections to the server, cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Cache {
     shard: Shard,
     raw: MultiplexedConnection,
+    pub(crate) wire: Wire,
     flaw: Flaw,
 }
+
+/// What stands under some names at one moment, each with the milliseconds that it still lives.
+pub(crate) type Copied = Vec<(String, Option<(Vec<u8>, i64)>)>;
 
 impl Cache {
     pub(crate) async fn connect(server: &ValkeyServer, flaw: Flaw) -> Self {
@@ -58,7 +45,8 @@ impl Cache {
         let client = redis::Client::open(format!("redis://{}", server.address())).expect("a client");
         let options = AsyncConnectionConfig::new().set_response_timeout(Some(patience));
         let raw = client.get_multiplexed_async_connection_with_config(&options).await.expect("a connection");
-        Self { shard, raw, flaw }
+        let wire = Wire::connect(&server.address(), patience).await;
+        Self { shard, raw, wire, flaw }
     }
 
     pub(crate) async fn get(&self, key: &CacheKey) -> Option<Bytes> {
@@ -86,12 +74,28 @@ impl Cache {
     }
 
     pub(crate) async fn fill(&self, key: &CacheKey, fill: &Fill) -> FillReply {
-        if !matches!(self.flaw, Flaw::Textbook | Flaw::FillWithoutToken) {
-            return self.shard.fill(key, fill).await.expect("fill");
+        match self.flaw {
+            Flaw::Textbook | Flaw::FillWithoutToken => {
+                self.store(key, &fill.entry).await;
+                self.delete(&[key.lock()]).await;
+                FillReply::Stored
+            }
+            Flaw::AbsenceSkipsFloor if Content::served(&fill.entry) == Some(Content::Absent) => {
+                let proven = Version::from_number(u128::MAX);
+                self.shard.fill(key, &Fill { proven, ..fill.clone() }).await.expect("fill")
+            }
+            Flaw::FillTellsUnstored => {
+                let reply = self.shard.fill(key, fill).await.expect("fill");
+                if matches!(reply, FillReply::Below { .. } | FillReply::Void) {
+                    let message = wire::filled(&fill.token, key, &fill.entry);
+                    for inbox in INBOXES {
+                        let _: usize = self.raw(redis::cmd("PUBLISH").arg(inbox).arg(&message)).await;
+                    }
+                }
+                reply
+            }
+            _ => self.shard.fill(key, fill).await.expect("fill"),
         }
-        self.set(key, &fill.entry).await;
-        self.delete(&[key.lock()]).await;
-        FillReply::Stored
     }
 
     pub(crate) async fn release(&self, key: &CacheKey, token: &Token, notice: Release<'_>) -> bool {
@@ -123,7 +127,7 @@ impl Cache {
                 for command in commands {
                     match &command.action {
                         Action::Refresh { version, image, .. } if self.get(&command.key).await.is_some() => {
-                            self.set(&command.key, &entry(*version, image)).await;
+                            self.store(&command.key, &entry(*version, image)).await;
                             self.delete(&[command.key.lock()]).await;
                         }
                         Action::Refresh { .. } | Action::Invalidate { .. } => {
@@ -133,8 +137,72 @@ impl Cache {
                 }
             }
             Flaw::RefreshWithoutDeadline => self.carry_out(commands, 0).await,
+            Flaw::AbsenceSurvives | Flaw::MarkLosesFloor | Flaw::MarkExtends => {
+                for command in commands {
+                    let before = self.get(&command.key).await;
+                    self.carry_out(std::slice::from_ref(command), deadline_ms).await;
+                    self.spoil(command, before).await;
+                }
+            }
             _ => self.carry_out(commands, deadline_ms).await,
         }
+    }
+
+    /// Undoes a part of what an invalidation did to an entry.
+    async fn spoil(&self, command: &Command, before: Option<Bytes>) {
+        let (key, invalidates) = (&command.key, matches!(command.action, Action::Invalidate { .. }));
+        let Some(before) = before.filter(|_| invalidates) else { return };
+        let is_marked = |entry: Option<Bytes>| entry.is_some_and(|entry| Content::is_marked(&entry));
+        match self.flaw {
+            Flaw::AbsenceSurvives if Content::served(&before) == Some(Content::Absent) => {
+                self.store(key, &before).await
+            }
+            Flaw::MarkLosesFloor if is_marked(self.get(key).await) => {
+                let _: usize = self.raw(redis::cmd("SETRANGE").arg(key.as_str()).arg(36).arg(&before[36..64])).await;
+            }
+            Flaw::MarkExtends if is_marked(self.get(key).await) => {
+                let keep = command.space.stale_if_error.as_millis() as u64;
+                let _: usize = self.raw(redis::cmd("PEXPIRE").arg(key.as_str()).arg(keep)).await;
+            }
+            _ => {}
+        }
+    }
+
+    /// The milliseconds that an entry is still kept for; nothing where none is there.
+    pub(crate) async fn time_left(&self, key: &CacheKey) -> Option<i64> {
+        let left: i64 = self.raw(redis::cmd("PTTL").arg(key.as_str())).await;
+        (left >= 0).then_some(left)
+    }
+
+    /// Lets so much time pass for an entry that it is kept for these milliseconds only.
+    pub(crate) async fn let_age(&self, key: &CacheKey, left: i64) {
+        let _: usize = self.raw(redis::cmd("PEXPIRE").arg(key.as_str()).arg(left)).await;
+    }
+
+    /// Copies what stands under these names, as a replica has it.
+    pub(crate) async fn copy(&self, names: &[String]) -> Copied {
+        let mut pipe = redis::pipe();
+        for name in names {
+            pipe.get(name).pttl(name);
+        }
+        let copied: Vec<redis::Value> = pipe.query_async(&mut self.raw.clone()).await.expect("values");
+        let value = |pair: &[redis::Value]| match pair {
+            [redis::Value::BulkString(value), redis::Value::Int(left)] => Some((value.clone(), *left)),
+            _ => None,
+        };
+        names.iter().cloned().zip(copied.chunks(2).map(value)).collect()
+    }
+
+    /// Brings back what was copied.
+    pub(crate) async fn bring_back(&self, copied: &Copied) {
+        let mut pipe = redis::pipe();
+        for (name, value) in copied {
+            match value {
+                Some((value, left)) => pipe.cmd("SET").arg(name).arg(value).arg("PX").arg((*left).max(1)).ignore(),
+                None => pipe.del(name).ignore(),
+            };
+        }
+        let _: () = pipe.query_async(&mut self.raw.clone()).await.expect("a promotion");
     }
 
     /// Lets keys vanish, as expiry and eviction do.
@@ -158,7 +226,8 @@ impl Cache {
         panic!("the commands are never carried out");
     }
 
-    async fn set(&self, key: &CacheKey, entry: &[u8]) {
+    /// Stores an entry without asking anybody.
+    pub(crate) async fn store(&self, key: &CacheKey, entry: &[u8]) {
         let _: String = self.raw(redis::cmd("SET").arg(key.as_str()).arg(entry)).await;
     }
 

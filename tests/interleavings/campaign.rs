@@ -11,8 +11,9 @@ use tokio::task::JoinSet;
 
 use super::cache::Cache;
 use super::cell::Cell;
-use super::outcome::{Outcome, Violation};
+use super::outcome::{Count, Outcome, Violation};
 use super::schedule::{self, Plan};
+use super::world::World;
 
 /// Schedules that are under way at once.
 const CONCURRENT: u64 = 48;
@@ -21,7 +22,7 @@ const CONCURRENT: u64 = 48;
 #[derive(Default)]
 pub(crate) struct Report {
     pub(crate) schedules: u64,
-    cells: BTreeMap<Cell, Tally>,
+    rows: BTreeMap<(World, Cell), Tally>,
     /// The failure with the lowest seed.
     pub(crate) failure: Option<Box<Outcome>>,
     took: Duration,
@@ -29,23 +30,31 @@ pub(crate) struct Report {
 
 #[derive(Default)]
 struct Tally {
-    /// Schedules, steps, hits, and fills that were stored, void and below a floor.
-    counts: [u64; COUNTS.len()],
+    counts: [u64; Count::NAMES.len()],
     violations: BTreeMap<Violation, u64>,
     example: Option<u64>,
+    failed: Option<u64>,
 }
 
-const COUNTS: [&str; 6] = ["schedules", "steps", "hits", "stored", "void", "below"];
+/// Starts the servers that a plan needs.
+async fn start(plan: Plan) -> (Vec<ValkeyServer>, Arc<[Cache]>) {
+    let count = if plan.worlds.contains(&World::Ring) { 2 } else { 1 };
+    let servers: Vec<ValkeyServer> = (0..count).map(|_| ValkeyServer::start().expect("a server")).collect();
+    let mut caches = Vec::new();
+    for server in &servers {
+        caches.push(Cache::connect(server, plan.flaw).await);
+    }
+    (servers, caches.into())
+}
 
 /// Runs the schedules of `count` seeds from `first` on; with `until_failure` none begins after one has failed.
 pub(crate) async fn run(plan: Plan, first: u64, count: u64, until_failure: bool) -> Report {
-    let server = ValkeyServer::start().expect("a server");
-    let cache = Cache::connect(&server, plan.flaw).await;
+    let (_servers, caches) = start(plan).await;
     let began = Instant::now();
     let next = Arc::new(AtomicU64::new(0));
     let mut tasks = JoinSet::new();
     for _ in 0..CONCURRENT.min(count) {
-        let (cache, next) = (cache.clone(), next.clone());
+        let (caches, next) = (caches.clone(), next.clone());
         tasks.spawn(async move {
             let mut report = Report::default();
             loop {
@@ -53,7 +62,11 @@ pub(crate) async fn run(plan: Plan, first: u64, count: u64, until_failure: bool)
                 if index >= count {
                     return report;
                 }
-                report.add(schedule::run(&cache, plan, first.wrapping_add(index)).await);
+                let seed = first.wrapping_add(index);
+                if !plan.wants(seed) {
+                    continue;
+                }
+                report.add(schedule::run(&caches, plan, seed).await);
                 if until_failure && report.failure.is_some() {
                     next.store(count, Ordering::Relaxed);
                 }
@@ -83,23 +96,23 @@ pub(crate) async fn run(plan: Plan, first: u64, count: u64, until_failure: bool)
 
 /// Runs one schedule.
 pub(crate) async fn one(plan: Plan, seed: u64) -> Outcome {
-    let server = ValkeyServer::start().expect("a server");
-    schedule::run(&Cache::connect(&server, plan.flaw).await, plan, seed).await
+    let (_servers, caches) = start(plan).await;
+    schedule::run(&caches, plan, seed).await
 }
 
 impl Report {
     fn add(&mut self, outcome: Outcome) {
-        let Outcome { hits, stored, void, below, .. } = outcome;
         let mut tally = Tally {
-            counts: [1, outcome.log.len() as u64, hits, stored, void, below],
+            counts: outcome.counts,
             violations: BTreeMap::new(),
             example: (!outcome.violations.is_empty()).then_some(outcome.seed),
+            failed: outcome.is_a_failure().then_some(outcome.seed),
         };
         for violation in &outcome.violations {
             *tally.violations.entry(*violation).or_default() += 1;
         }
         self.schedules += 1;
-        self.cells.entry(outcome.cell).or_default().add(tally);
+        self.rows.entry((outcome.world, outcome.cell)).or_default().add(tally);
         if outcome.is_a_failure() {
             self.keep(Box::new(outcome));
         }
@@ -107,8 +120,8 @@ impl Report {
 
     fn merge(&mut self, other: Report) {
         self.schedules += other.schedules;
-        for (cell, found) in other.cells {
-            self.cells.entry(cell).or_default().add(found);
+        for (row, found) in other.rows {
+            self.rows.entry(row).or_default().add(found);
         }
         if let Some(failure) = other.failure {
             self.keep(failure);
@@ -123,12 +136,13 @@ impl Report {
 
     /// How often something was found, in all cells.
     pub(crate) fn found(&self, violation: Violation) -> u64 {
-        self.cells.values().filter_map(|tally| tally.violations.get(&violation)).sum()
+        self.rows.values().filter_map(|tally| tally.violations.get(&violation)).sum()
     }
 
-    /// What was counted in a cell: schedules, steps, hits, and fills that were stored, void and below a floor.
-    pub(crate) fn counts(&self, cell: Cell) -> [u64; 6] {
-        self.cells.get(&cell).map(|tally| tally.counts).unwrap_or_default()
+    /// What was counted of one thing, in the cells and surroundings that are asked for.
+    pub(crate) fn counted(&self, count: Count, wanted: impl Fn(World, Cell) -> bool) -> u64 {
+        let rows = self.rows.iter().filter(|((world, cell), _)| wanted(*world, *cell));
+        rows.map(|(_, tally)| tally.counts[count as usize]).sum()
     }
 }
 
@@ -141,29 +155,33 @@ impl Tally {
             *self.violations.entry(violation).or_default() += count;
         }
         self.example = self.example.into_iter().chain(other.example).min();
+        self.failed = self.failed.into_iter().chain(other.failed).min();
     }
 }
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:34}", "cell")?;
-        for name in COUNTS {
+        write!(f, "{:43}", "cell")?;
+        for name in Count::NAMES {
             write!(f, " {name:>9}")?;
         }
+        write!(f, "  too old:")?;
         for violation in Violation::ALL {
-            write!(f, " {:>12}", violation.name())?;
+            write!(f, " {:>6}", violation.name())?;
         }
-        writeln!(f, "  first seed with any")?;
-        for (cell, tally) in &self.cells {
-            write!(f, "{:34}", cell.name())?;
+        writeln!(f, "    first seed  first failure")?;
+        for ((world, cell), tally) in &self.rows {
+            write!(f, "{:43}", format!("{}{}", cell.name(), world.name()))?;
             for count in tally.counts {
                 write!(f, " {count:>9}")?;
             }
+            write!(f, "          ")?;
             for violation in Violation::ALL {
                 let count = tally.violations.get(&violation).copied().unwrap_or_default();
-                write!(f, " {count:>12}")?;
+                write!(f, " {count:>6}")?;
             }
-            writeln!(f, "  {}", tally.example.map(|seed| seed.to_string()).unwrap_or_default())?;
+            let seed = |seed: Option<u64>| seed.map(|seed| seed.to_string()).unwrap_or_default();
+            writeln!(f, "  {:>12}  {}", seed(tally.example), seed(tally.failed))?;
         }
         let seconds = self.took.as_secs_f64();
         write!(f, "{} schedules in {seconds:.1} s, {:.0}/s", self.schedules, self.schedules as f64 / seconds)

@@ -120,7 +120,9 @@ impl Cell {
             ttl: LONG,
             ttl_jitter: 0.0,
             negative_ttl: LONG,
-            stale_if_error: if rng.u8(..3) == 0 { LONG } else { Duration::ZERO },
+            stale_while_revalidate: if rng.bool() { KEPT } else { Duration::ZERO },
+            stale_if_error: if rng.u8(..3) == 0 { KEPT } else { Duration::ZERO },
+            early_refresh: f64::from(rng.u8(..2)),
             ..KeySpace::new("fuzz", Template::parse("fuzz:{pk}").expect("a template"))
         })
     }
@@ -128,3 +130,6 @@ impl Cell {
 
 /// Longer than any schedule takes: nothing expires but by a step of the schedule.
 pub(crate) const LONG: Duration = Duration::from_secs(3600);
+
+/// How long values are kept past their time; less than an entry lives, so that it can be told apart.
+pub(crate) const KEPT: Duration = Duration::from_secs(1800);

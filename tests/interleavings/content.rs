@@ -11,7 +11,7 @@ use super::database::Item;
 pub(crate) enum Content {
     /// For each item the commit whose state it holds.
     Commits(Vec<usize>),
-    /// The only item does not exist.
+    /// None of the items exists.
     Absent,
 }
 
@@ -38,13 +38,26 @@ impl Content {
         }
     }
 
-    /// Writes an entry whose soft expiry has long passed for those who ask for an early refresh, and for nobody else.
-    pub(crate) fn entry(&self, version: Version) -> Bytes {
+    /// Reads a value as one who forgets to ask whether it was invalidated.
+    pub(crate) fn served_or_marked(entry: &Bytes) -> Option<Self> {
+        let entry = Entry::parse(entry).ok()?;
+        let state = if entry.header.state == State::Stale { State::Value } else { entry.header.state };
+        let header = Header { state, ..entry.header };
+        Content::served(&Entry { header, ..entry }.to_bytes())
+    }
+
+    /// Whether it was invalidated and is kept.
+    pub(crate) fn is_marked(entry: &Bytes) -> bool {
+        Header::parse(entry).is_ok_and(|header| header.state == State::Stale)
+    }
+
+    /// Writes an entry that is fresh until a time in steps; 0 for ever.
+    pub(crate) fn entry(&self, version: Version, fresh_until: u64) -> Bytes {
         let (header, payload) = match self.json() {
             Some(json) => (Header::value(Codec::Json), json),
             None => (Header::negative(), Bytes::new()),
         };
-        Entry { header: Header { version, soft_expiry_ms: 1, ..header }, payload }.to_bytes()
+        Entry { header: Header { version, soft_expiry_ms: fresh_until, ..header }, payload }.to_bytes()
     }
 
     /// Whether it holds a state that was current at these commits or later.

@@ -31,7 +31,7 @@ fn a_few_lines_are_enough() {
     assert_eq!(config.routes[0].action, RouteAction::Invalidate);
     assert_eq!(config.routes[0].attributes, ["pk"]);
     assert_eq!(config.spaces["product"].mode, Mode::Plain);
-    assert_eq!(config.longest_ttl_ms(), 3_600_000);
+    assert_eq!(config.ring_window_ms(), 3_600_000 + 4 * 30_000 + 2 * 2_000 + 2 * 2_000);
 }
 
 #[test]

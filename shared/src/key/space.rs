@@ -143,6 +143,13 @@ impl KeySpace {
             LocalTier::Off => None,
             LocalTier::Fallback(ttl) | LocalTier::Bounded(ttl) | LocalTier::Tracked(ttl) => short(ttl),
         };
+        // What is kept stale carries the floor for as long as a tombstone would.
+        let outlived = match self.mode {
+            Mode::Versioned { tombstone: Some(ttl), .. } if self.keeps_stale() && self.stale_if_error < ttl => {
+                Some(format!("{:?} is shorter than the tombstone's {ttl:?}", self.stale_if_error))
+            }
+            Mode::Plain | Mode::Settle { .. } | Mode::Versioned { .. } => None,
+        };
         let part = "use a part of the time to live, 0 to 0.9";
         let rules = [
             ("ttl_jitter", outside(self.ttl_jitter, 0.0..=0.9), part),
@@ -150,6 +157,7 @@ impl KeySpace {
             ("negative_ttl", short(self.negative_ttl), "use at least 1ms"),
             ("early_refresh", outside(self.early_refresh, 0.0..=100.0), "use 1, or 0 for never"),
             ("local_ttl", local, "use at least 1ms"),
+            ("stale_if_error", outlived, "make it at least as long as the tombstone"),
         ];
         let violation = |(field, problem, remedy): (&str, Option<String>, &str)| {
             Some(Violation::new(format!("spaces.{}.{field}", self.name), problem?, remedy))

@@ -68,7 +68,7 @@ impl Pipeline {
         let targets = shards
             .iter()
             .map(|shard| -> (ShardName, Arc<dyn RingShard>) { (shard.name().clone(), Arc::new(shard.clone())) });
-        let history = RingHistory::new(ring, config.longest_ttl_ms());
+        let history = RingHistory::new(ring, config.ring_window_ms());
         let pipeline = Pipeline::start(Router::new(config.routes.clone()), history, targets, limits, park);
         Ok(Connected { pipeline, shards })
     }

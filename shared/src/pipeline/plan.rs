@@ -197,10 +197,13 @@ fn place(ring: &RingHistory, now_ms: u64, commands: Vec<(Command, usize)>) -> Ve
     let mut lots: Vec<(Lot, Vec<Command>, usize)> = Vec::new();
     let mut batches = Vec::new();
     for (command, record) in commands {
-        let settle = command.repeated_after();
-        let refresh = matches!(command.action, Action::Refresh { .. });
         let owners = ring.owners(command.key.as_bytes(), now_ms);
         for shard in owners.iter() {
+            // An image on an earlier owner would live on past the time for which that one is remembered, and be served
+            // when the key comes back to it.
+            let command = if shard == owners.current() { command.clone() } else { command.clone().without_image() };
+            let settle = command.repeated_after();
+            let refresh = matches!(command.action, Action::Refresh { .. });
             let same = |lot: &Lot| lot.shard == *shard && lot.settle == settle && lot.refresh == refresh;
             let index = match lots.iter().position(|(lot, _, _)| same(lot)) {
                 Some(index) => index,
@@ -214,7 +217,7 @@ fn place(ring: &RingHistory, now_ms: u64, commands: Vec<(Command, usize)>) -> Ve
             if pending.is_empty() {
                 *first = record;
             }
-            pending.push(command.clone());
+            pending.push(command);
             if pending.len() == BATCH {
                 batches.push(batch(lot, std::mem::replace(pending, Vec::with_capacity(BATCH)), *first));
             }

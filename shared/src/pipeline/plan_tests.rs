@@ -1,9 +1,11 @@
 use std::sync::Arc;
 
 use super::*;
+use crate::command::Image;
 use crate::config::Config;
+use crate::key::{KeySpace, Template};
 use crate::record::{Attribute, Attributes, EventName, Stream};
-use crate::ring::Ring;
+use crate::ring::{Membership, Ring};
 use crate::version::Version;
 
 fn setup(extra: &str) -> (Router, RingHistory) {
@@ -70,6 +72,33 @@ fn batches_are_bounded_name_their_first_record_and_lie_on_the_owner() {
         assert_eq!(first, batch.first_record.to_string());
         assert!(batch.commands.iter().all(|c| *ring.owners(c.key.as_bytes(), 0).current() == batch.shard));
     }
+}
+
+#[test]
+fn an_image_goes_to_the_owner_and_an_invalidation_to_those_before_it() {
+    let (_, ring) = setup("");
+    let alone = Membership {
+        epoch: 2,
+        shards: ring.current().membership().shards[..1].to_vec(),
+        ..ring.current().membership().clone()
+    };
+    let changed = ring.change(alone, 5000).unwrap().unwrap().history;
+    let space = Arc::new(KeySpace::new("p", Template::parse("p:{pk}").unwrap()));
+    let version = Version::from_number(3);
+    let refresh = |n: usize| {
+        let key = space.template.render(&[n.into()]).unwrap();
+        let action = Action::Refresh { version, image: Image::Deleted, populate: true };
+        (Command { key, space: space.clone(), action }, 0)
+    };
+    let batches = place(&changed, 5500, (0..100).map(refresh).collect());
+    let of = |shard: &str| -> Vec<&Command> {
+        let theirs = batches.iter().filter(|batch| batch.shard.as_str() == shard);
+        theirs.flat_map(|batch| batch.commands.iter()).collect()
+    };
+    assert_eq!(of("a").len(), 100);
+    assert!(of("a").iter().all(|command| matches!(command.action, Action::Refresh { .. })));
+    assert!((20..80).contains(&of("b").len()), "the earlier owner of about half of them is not told");
+    assert!(of("b").iter().all(|command| command.action == Action::Invalidate { version }));
 }
 
 #[test]
