@@ -44,6 +44,7 @@ deployment: sam ## Expands and lints what is deployed, and shows that planted mi
 
 test: setup check deployment ## Everything: formatting, lints, tests, doc tests, examples, the short fuzz and the demo.
 	$(CARGO) test --workspace --all-features
+	$(CARGO) test -p ringtide --test reader left_out
 	$(CARGO) build --workspace --examples --all-features
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --all-features --no-deps --quiet
 
