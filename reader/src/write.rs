@@ -34,7 +34,8 @@ pub struct Invalidated {
 
 impl Invalidated {
     /// Whether every ring shard of the ring has acknowledged it: no read that begins from now on, anywhere, is answered
-    /// by what was cached or loaded before.
+    /// from the ring by what was cached or loaded before. What other processes keep in their memory follows by one push
+    /// ([`LocalTier::Tracked`](crate::LocalTier::Tracked)), or is over when its time is.
     #[must_use]
     pub fn is_done(&self) -> bool {
         self.queued == 0
@@ -54,7 +55,7 @@ impl Cache {
     /// write. For keys of a key space use [`Space::invalidate`], which knows its mode.
     ///
     /// A read of this process that begins after this has returned is never answered by a load that began before, and
-    /// where the answer [is done](Invalidated::is_done) neither is a read anywhere else.
+    /// where the answer [is done](Invalidated::is_done) neither is a read of the ring anywhere else.
     ///
     /// # Errors
     /// [`Error::Key`]. A ring shard that does not answer is none: the answer says what is still queued.
