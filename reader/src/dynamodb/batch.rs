@@ -66,7 +66,7 @@ impl ItemLoader {
     /// # struct Product;
     /// # async fn example(cache: ringtide::Cache, client: aws_sdk_dynamodb::Client) -> Result<(), ringtide::Error> {
     /// let items = ItemLoader::new(client, "products").partition_key("pk");
-    /// let products = cache.space::<Product>("product")?.with_loader(items.batched::<String>());
+    /// let products = cache.space::<Product>("product")?.with_loader(items.batched());
     /// let tea = products.get("42".to_owned()).await?;
     /// # Ok(())
     /// # }
