@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use lambda_runtime::{LambdaEvent, service_fn};
 use metrics::counter;
+use ringtide_core::config::environment;
 use ringtide_core::metrics as names;
 use ringtide_lambda::emf::Metrics;
 use ringtide_lambda::event::Event;
@@ -54,10 +55,7 @@ async fn start(invocation: logs::Invocation) -> Result<Function, StartError> {
     metrics.install();
     names::describe();
     counter!(names::LAMBDA_COLD_STARTS).increment(1);
-    // Not `vars`, which panics at what is not UTF-8.
-    let vars =
-        std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
-    let config = settings::load(vars.collect()).await?;
+    let config = settings::load(environment().collect()).await?;
     let handler = Handler::connect(&config).map_err(StartError::Ring)?;
     Ok(Function::new(handler, metrics, invocation))
 }

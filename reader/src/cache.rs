@@ -28,7 +28,7 @@ use crate::options::ReadOptions;
 use crate::retry::Retries;
 use crate::shard::ReadShard;
 use crate::space::{Space, SpaceState};
-use crate::topology::{self, Changes, Topology};
+use crate::topology::{Changes, Topology};
 
 /// A read-through cache on a ring of Valkey servers; cheap to clone, and `Send + Sync`.
 ///
@@ -74,7 +74,7 @@ impl Cache {
     /// [`ConfigError`]: the file cannot be read, or every violation in it at once. A ring shard that is down is none.
     pub async fn from_config_file(path: impl AsRef<Path>) -> Result<Self, ConfigError> {
         let path = path.as_ref();
-        Self::builder().config(Config::load(path, topology::environment())?).watch_file(path).build().await
+        Self::builder().config(Config::load(path, config::environment())?).watch_file(path).build().await
     }
 
     /// Builds a cache from a configuration; must be called in a Tokio runtime.
@@ -192,10 +192,7 @@ impl Inner {
         loader: impl FnOnce() -> Loader,
     ) -> Result<Found<T>, Error> {
         if let Some(found) = self.local_first(&key, space, options) {
-            if found.refresh_before_ms != 0 {
-                self.refresh_behind(key, space, options, loader(), found.refresh_before_ms);
-            }
-            return Ok(found);
+            return Ok(self.serve(found, || key, space, options, loader));
         }
         self.read_elsewhere(key, space, options, loader).await
     }
@@ -235,12 +232,7 @@ impl Inner {
         loader: impl FnOnce() -> Loader,
     ) -> Result<Found<T>, Error> {
         let miss: Miss = match self.look(&key, space, options).await {
-            Ok(found) => {
-                if found.refresh_before_ms != 0 {
-                    self.refresh_behind(key, space, options, loader(), found.refresh_before_ms);
-                }
-                return Ok(found);
-            }
+            Ok(found) => return Ok(self.serve(found, || key, space, options, loader)),
             Err(miss) => miss,
         };
         // Boxed, so that the future of a hit stays small.

@@ -20,12 +20,6 @@ pub(crate) enum Freshness {
 }
 
 impl Tolerance {
-    /// Whether only the server's own clock counts, as it does where nothing is kept past its time.
-    #[inline]
-    pub(crate) fn is_none(&self) -> bool {
-        !self.kept && self.early_refresh <= 0.0
-    }
-
     /// Judges an entry at `now_ms`, unix ms by this process's clock; `random` is uniform in 0 to 1.
     ///
     /// Early refreshes follow XFetch: a value is loaded again when its time left is not more than `-β · load cost ·
@@ -38,7 +32,7 @@ impl Tolerance {
             State::Stale => return Freshness::Gone,
             State::Value | State::Negative => {}
         }
-        if header.soft_expiry_ms == 0 || self.is_none() {
+        if header.soft_expiry_ms == 0 || !self.by_clock {
             return Freshness::Fresh;
         }
         let Some(left_ms) = header.soft_expiry_ms.checked_sub(now_ms).filter(|left| *left > 0) else {
@@ -66,8 +60,8 @@ mod tests {
 
     use super::*;
 
-    const NONE: Tolerance = Tolerance { revalidate_ms: 0, error_ms: 0, early_refresh: 0.0, kept: false };
-    const BOTH: Tolerance = Tolerance { revalidate_ms: 10, error_ms: 100, early_refresh: 0.0, kept: true };
+    const NONE: Tolerance = Tolerance { revalidate_ms: 0, error_ms: 0, early_refresh: 0.0, by_clock: false };
+    const BOTH: Tolerance = Tolerance { revalidate_ms: 10, error_ms: 100, early_refresh: 0.0, by_clock: true };
 
     fn value(soft_expiry_ms: u64) -> Header {
         Header { soft_expiry_ms, load_cost_us: 1_000_000, ..Header::value(Codec::Json) }
@@ -101,7 +95,7 @@ mod tests {
 
     #[test]
     fn of_many_readers_a_share_of_one_in_e_is_early_by_the_time_of_a_load() {
-        let eager = Tolerance { early_refresh: 1.0, ..NONE };
+        let eager = Tolerance { early_refresh: 1.0, by_clock: true, ..NONE };
         let early = (0..1000).filter(|n| eager.judge(&value(1000), 0, f64::from(*n) / 1000.0) == Freshness::Early);
         // P(-ln(u) >= 1) = 1/e.
         assert_eq!(early.count(), 368);

@@ -226,8 +226,8 @@ async fn answer_unleased(inner: &Inner, plan: &Plan, flight: &Flight, consistenc
         };
         let answer = Outcome::Answer { entry: entry_of(&load, 0), loaded: Some(plan.loader.loads) };
         if down {
-            let entry = entry_of(&load, lifetime_of(plan, &load).soft_expiry_ms);
-            inner.local.after_load(&ticket, &plan.key, &plan.space, &entry);
+            let entry = || entry_of(&load, lifetime_of(plan, &load).soft_expiry_ms);
+            inner.local.after_load(&ticket, &plan.key, &plan.space, entry);
         }
         match flight.close() {
             Some(latest) if latest > began => flight.early(began, answer),

@@ -180,11 +180,18 @@ impl Local {
         }
     }
 
-    /// Keeps what was loaded while its ring shard failed. Nothing tells of its changes, so tracked key spaces do not.
-    pub(crate) fn after_load(&self, ticket: &Ticket, key: &CacheKey, space: &SpaceState, entry: &Bytes) {
+    /// Keeps what was loaded while its ring shard failed, as the entry that is made then. Nothing tells of its changes, so
+    /// tracked key spaces do not.
+    pub(crate) fn after_load(
+        &self,
+        ticket: &Ticket,
+        key: &CacheKey,
+        space: &SpaceState,
+        entry: impl FnOnce() -> Bytes,
+    ) {
         let (Some(store), Ticket::Fallback { forgotten }) = (&self.store, ticket) else { return };
         let (LocalTier::Fallback(ttl) | LocalTier::Bounded(ttl)) = space.settings.local else { return };
-        let Some(kept) = Kept::new(store.now(), space, entry, ttl, None) else { return };
+        let Some(kept) = Kept::new(store.now(), space, &entry(), ttl, None) else { return };
         store.insert_unless_forgotten(key, kept, *forgotten);
         space.counters.local_fallback_sets.increment(1);
     }

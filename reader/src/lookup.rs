@@ -43,6 +43,12 @@ impl<T> Found<T> {
         Self { value, refresh_before_ms: 0, soft_expiry_ms: 0, status }
     }
 
+    /// The same with another form of its value.
+    pub(crate) fn map<U>(self, form: impl FnOnce(T) -> U) -> Found<U> {
+        let Self { value, refresh_before_ms, soft_expiry_ms, status } = self;
+        Found { value: value.map(form), refresh_before_ms, soft_expiry_ms, status }
+    }
+
     pub(crate) fn answered(&self) -> Answered {
         let (status, soft_expiry_ms) = (self.status, self.soft_expiry_ms);
         Answered { status, exists: self.value.is_some(), soft_expiry_ms }
@@ -146,8 +152,24 @@ impl Inner {
         Ok(Found { value, refresh_before_ms, soft_expiry_ms, status })
     }
 
+    /// Hands out what was found, and loads it again behind the read where that is due; `loader` is only made then.
+    #[inline]
+    pub(crate) fn serve<T>(
+        self: &Arc<Self>,
+        found: Found<T>,
+        key: impl FnOnce() -> CacheKey,
+        space: &Arc<SpaceState>,
+        options: &ReadOptions,
+        loader: impl FnOnce() -> Loader,
+    ) -> Found<T> {
+        if found.refresh_before_ms != 0 {
+            self.refresh_behind(key(), space, options, loader(), found.refresh_before_ms);
+        }
+        found
+    }
+
     /// Loads a key again that was just served, unless somebody is at it.
-    pub(crate) fn refresh_behind(
+    fn refresh_behind(
         self: &Arc<Self>,
         key: CacheKey,
         space: &Arc<SpaceState>,
@@ -207,10 +229,7 @@ impl Inner {
             let stale = miss.stale().cloned();
             if let Some(error) = self.failures.shared(&key, Instant::now()) {
                 space.counters.shared_errors.increment(1);
-                let Some(value) = stale.as_ref().and_then(|entry| stale_value(entry)) else { return Err(error) };
-                space.counters.stale.add(StaleReason::Error);
-                tracing::debug!(key = %key, %error, "serving a stale value after another read's failed load");
-                return Ok(Found::past_the_cache(Some(value), CacheStatus::Stale));
+                return serve_stale(&key, space, stale.as_ref(), StaleReason::Error).ok_or(error);
             }
             let (seat, flight) = self.flights.join(&key, since);
             match flight {
@@ -218,7 +237,7 @@ impl Inner {
                     let refresh_before_ms = match &miss {
                         Miss::Refused => u64::MAX,
                         Miss::Expired(_) => unix_ms(),
-                        _ if options.tolerance(&space.settings).is_none() => 0,
+                        _ if !options.uses_clock(&space.settings) => 0,
                         _ => unix_ms(),
                     };
                     let mut plan = self.plan(key.clone(), space, options, loader.clone(), refresh_before_ms);
@@ -272,19 +291,12 @@ impl Inner {
                 Waited::Soft => (StaleReason::SoftTimeout, None),
                 Waited::Late => (StaleReason::Deadline, None),
             };
-            let Some(value) = stale.as_ref().and_then(|entry| stale_value(entry)) else {
-                match failure {
-                    Some(error) => return Err(error),
-                    // Nothing that may be served after all: the read waits for its load.
-                    None => {
-                        miss = Miss::Absent;
-                        continue;
-                    }
-                }
-            };
-            space.counters.stale.add(reason);
-            tracing::debug!(key = %key, ?reason, "serving a stale value");
-            return Ok(Found::past_the_cache(Some(value), CacheStatus::Stale));
+            match (serve_stale(&key, space, stale.as_ref(), reason), failure) {
+                (Some(found), _) => return Ok(found),
+                (None, Some(error)) => return Err(error),
+                // Nothing that may be served after all: the read waits for its load.
+                (None, None) => miss = Miss::Absent,
+            }
         }
         space.counters.uncached.increment(1);
         let plan = self.plan(key, space, options, loader, 0);
@@ -320,12 +332,11 @@ impl Inner {
 /// Judges an entry: entries whose soft expiry is not after what is returned (unix ms) are to be loaded again; 0 for none.
 #[inline]
 pub(crate) fn judge(header: &Header, entry: &Bytes, space: &SpaceState, options: &ReadOptions) -> Result<u64, Miss> {
-    let tolerance = options.tolerance(&space.settings);
-    if let (State::Value | State::Negative, true) = (header.state, tolerance.is_none()) {
+    if let (State::Value | State::Negative, false) = (header.state, options.uses_clock(&space.settings)) {
         return Ok(0);
     }
     let now_ms = unix_ms();
-    match (tolerance.judge(header, now_ms, fastrand::f64()), header.state) {
+    match (options.tolerance(&space.settings).judge(header, now_ms, fastrand::f64()), header.state) {
         (Freshness::Fresh, _) => Ok(0),
         (Freshness::Early, _) => {
             space.counters.early.increment(1);
@@ -371,13 +382,22 @@ pub(crate) fn decode<T: DeserializeOwned>(entry: &Bytes) -> Result<Option<T>, Mi
     }
 }
 
-/// Reads a value that is kept for serving stale; nothing where that cannot be.
-fn stale_value<T: DeserializeOwned>(entry: &Bytes) -> Option<T> {
+/// Serves a value that is kept for serving stale; nothing where that cannot be.
+fn serve_stale<T: DeserializeOwned>(
+    key: &CacheKey,
+    space: &SpaceState,
+    entry: Option<&Bytes>,
+    reason: StaleReason,
+) -> Option<Found<T>> {
+    let entry = entry?;
     let header = Header::parse(entry).ok()?;
-    match header.state {
-        State::Value | State::Stale => read_payload(&header, entry).ok().flatten(),
-        State::Negative | State::Tombstone => None,
-    }
+    let value = match header.state {
+        State::Value | State::Stale => read_payload(&header, entry).ok()??,
+        State::Negative | State::Tombstone => return None,
+    };
+    space.counters.stale.add(reason);
+    tracing::debug!(key = %key, ?reason, "serving a stale value");
+    Some(Found::past_the_cache(Some(value), CacheStatus::Stale))
 }
 
 /// Reads the payload of an entry with a value.

@@ -26,8 +26,8 @@ pub(crate) struct Tolerance {
     pub(crate) revalidate_ms: u64,
     pub(crate) error_ms: u64,
     pub(crate) early_refresh: f64,
-    /// Entries are kept past their time, whatever these reads tolerate.
-    pub(crate) kept: bool,
+    /// Whether this process's clock counts; see [`ReadOptions::uses_clock`].
+    pub(crate) by_clock: bool,
 }
 
 impl ReadOptions {
@@ -87,6 +87,18 @@ impl ReadOptions {
         self
     }
 
+    /// Whether entries are judged by this process's clock; where nothing is kept past its time and nothing is loaded
+    /// early, only the server's own clock counts.
+    #[inline]
+    pub(crate) fn uses_clock(&self, space: &KeySpace) -> bool {
+        space.serves_stale() || self.early_refresh_or(space) > 0.0
+    }
+
+    #[inline]
+    fn early_refresh_or(&self, space: &KeySpace) -> f64 {
+        self.early_refresh.unwrap_or(space.early_refresh)
+    }
+
     pub(crate) fn tolerance(&self, space: &KeySpace) -> Tolerance {
         let ms = |own: Option<Duration>, usual: Duration| {
             u64::try_from(own.unwrap_or(usual).as_millis()).unwrap_or(u64::MAX)
@@ -94,8 +106,8 @@ impl ReadOptions {
         Tolerance {
             revalidate_ms: ms(self.stale_while_revalidate, space.stale_while_revalidate),
             error_ms: ms(self.stale_if_error, space.stale_if_error),
-            early_refresh: self.early_refresh.unwrap_or(space.early_refresh),
-            kept: space.serves_stale(),
+            early_refresh: self.early_refresh_or(space),
+            by_clock: self.uses_clock(space),
         }
     }
 

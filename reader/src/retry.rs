@@ -67,25 +67,19 @@ impl Retries {
     /// dropped first, then the oldest invalidation, which is counted and logged as an error. What waits when the cache
     /// is closed is tried once more.
     pub(crate) fn invalidation(self: &Arc<Self>, shard: &Arc<ReadShard>, command: Command) {
-        let name = shard.shard.name().clone();
-        let (idle, dropped) = {
-            let mut queue = self.queue();
-            let dropped = queue.add_invalidation(&name, Arc::clone(shard), command.without_image());
-            self.show(&queue);
-            (queue.begin(&name), dropped)
-        };
-        self.dropped(dropped);
-        if idle {
-            self.spawn(name);
-        }
+        self.add(shard, |queue, name| queue.add_invalidation(name, Arc::clone(shard), command.without_image()));
     }
 
     /// Takes a fill that `shard` did not answer, and sends it again until it is answered or its lease's time is over.
     pub(crate) fn fill(self: &Arc<Self>, shard: &Arc<ReadShard>, fill: PendingFill) {
+        self.add(shard, |queue, name| queue.add_fill(name, Arc::clone(shard), fill));
+    }
+
+    fn add(self: &Arc<Self>, shard: &ReadShard, add: impl FnOnce(&mut Queue<Arc<ReadShard>>, &ShardName) -> Dropped) {
         let name = shard.shard.name().clone();
         let (idle, dropped) = {
             let mut queue = self.queue();
-            let dropped = queue.add_fill(&name, Arc::clone(shard), fill);
+            let dropped = add(&mut queue, &name);
             self.show(&queue);
             (queue.begin(&name), dropped)
         };

@@ -33,7 +33,7 @@ use crate::shard::ReadShard;
 pub(crate) use change::Changes;
 pub use change::{RingChange, RingChangeError};
 pub(crate) use connector::Connector;
-pub(crate) use source::{Source, addresses_of, environment, shards_of, watch};
+pub(crate) use source::{Source, addresses_of, shards_of, watch};
 
 /// A ring and its shards; replaced as a whole when the membership changes.
 pub(crate) struct Topology {

@@ -5,17 +5,14 @@
 mod delivery;
 
 use std::ops::AddAssign;
-use std::sync::Arc;
 
-use ringtide_core::command::{Action, Command};
-use ringtide_core::key::CacheKey;
 use ringtide_core::valkey::Applied;
 use ringtide_core::version::Version;
 
 use crate::cache::Cache;
 use crate::error::Error;
 use crate::key::{IntoKey, IntoKeyParts};
-use crate::space::{Space, SpaceState};
+use crate::space::Space;
 
 /// What became of an invalidation, summed over its keys; while the ring changes, a key counts once for every ring shard
 /// that may hold it.
@@ -61,7 +58,7 @@ impl Cache {
     /// [`Error::Key`]. A ring shard that does not answer is none: the answer says what is still queued.
     pub async fn invalidate(&self, key: impl IntoKey) -> Result<Invalidated, Error> {
         let keys = vec![key.into_key()?];
-        Ok(self.inner.invalidate(&self.inner.raw, commands(&self.inner.raw, keys, Version::NONE)).await)
+        Ok(self.inner.invalidate(&self.inner.raw, keys, Version::NONE).await)
     }
 
     /// As [`Cache::invalidate`], for many keys at once, in batches for each ring shard.
@@ -70,7 +67,7 @@ impl Cache {
     /// [`Error::Key`]; then nothing was invalidated.
     pub async fn invalidate_many<K: IntoKey>(&self, keys: impl IntoIterator<Item = K>) -> Result<Invalidated, Error> {
         let keys = keys.into_iter().map(K::into_key).collect::<Result<Vec<_>, _>>()?;
-        Ok(self.inner.invalidate(&self.inner.raw, commands(&self.inner.raw, keys, Version::NONE)).await)
+        Ok(self.inner.invalidate(&self.inner.raw, keys, Version::NONE).await)
     }
 
     /// Waits until what this cache has begun in the background is done: fills, leases given back, values loaded again
@@ -109,7 +106,7 @@ impl<T> Space<T> {
     /// [`Error::Key`]. A ring shard that does not answer is none: the answer says what is still queued.
     pub async fn invalidate<'a>(&self, parts: impl IntoKeyParts<'a>) -> Result<Invalidated, Error> {
         let keys = vec![self.key(parts)?];
-        Ok(self.cache.inner.invalidate(&self.state, commands(&self.state, keys, Version::NONE)).await)
+        Ok(self.cache.inner.invalidate(&self.state, keys, Version::NONE).await)
     }
 
     /// As [`Space::invalidate`], for many keys at once, in batches for each ring shard.
@@ -121,7 +118,7 @@ impl<T> Space<T> {
         keys: impl IntoIterator<Item = P>,
     ) -> Result<Invalidated, Error> {
         let keys = keys.into_iter().map(|parts| self.key(parts)).collect::<Result<Vec<_>, _>>()?;
-        Ok(self.cache.inner.invalidate(&self.state, commands(&self.state, keys, Version::NONE)).await)
+        Ok(self.cache.inner.invalidate(&self.state, keys, Version::NONE).await)
     }
 
     /// As [`Space::invalidate`], for a write that gave the item's version attribute this number: an entry that is as new
@@ -138,13 +135,6 @@ impl<T> Space<T> {
         number: u128,
     ) -> Result<Invalidated, Error> {
         let keys = vec![self.key(parts)?];
-        Ok(self.cache.inner.invalidate(&self.state, commands(&self.state, keys, Version::from_number(number))).await)
+        Ok(self.cache.inner.invalidate(&self.state, keys, Version::from_number(number)).await)
     }
-}
-
-fn commands(space: &SpaceState, mut keys: Vec<CacheKey>, version: Version) -> Vec<Command> {
-    keys.sort_unstable();
-    keys.dedup();
-    let action = Action::Invalidate { version };
-    keys.into_iter().map(|key| Command { key, space: Arc::clone(&space.settings), action: action.clone() }).collect()
 }

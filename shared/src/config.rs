@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use error::{ConfigError, Violation};
+pub use load::environment;
 pub use secret::Secret;
 
 use crate::key::KeySpace;

@@ -84,6 +84,9 @@ use link::Links;
 use script::Script;
 use tracking::Tracking;
 
+/// The first bytes of every lock: three letters and the format's version.
+pub const LOCK_MAGIC: &[u8] = b"RTL\x01";
+
 /// A handle for one ring shard, cheap to clone; its connections end with the last handle.
 #[derive(Clone)]
 pub struct Shard {

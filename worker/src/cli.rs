@@ -11,7 +11,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 use ringtide_core::aws;
-use ringtide_core::config::{Config, ConfigError};
+use ringtide_core::config::{Config, ConfigError, environment};
 
 pub use logging::LogFormat;
 
@@ -57,7 +57,7 @@ impl Common {
     async fn load(&self) -> Result<Config, ConfigError> {
         // The endpoint is where a parameter or an object is read from as well.
         let endpoint = self.endpoint_url.iter().map(|url| ("RINGTIDE_AWS_ENDPOINT_URL".to_owned(), url.clone()));
-        aws::load(&self.config, std::env::vars().chain(endpoint)).await
+        aws::load(&self.config, environment().chain(endpoint)).await
     }
 }
 

@@ -38,12 +38,9 @@ where
     for part in &keys {
         let (key, answer) = match space.key(part) {
             Ok(key) => match inner.local_first(&key, state, options) {
-                Some(Found { value, refresh_before_ms, .. }) => {
-                    if refresh_before_ms != 0 {
-                        let loader = gathering.loader(inner, state, part.clone(), None);
-                        inner.refresh_behind(key, state, options, loader, refresh_before_ms);
-                    }
-                    (None, Some(Ok(value)))
+                Some(found) => {
+                    let loader = || gathering.loader(inner, state, part.clone(), None);
+                    (None, Some(Ok(inner.serve(found, || key, state, options, loader).value)))
                 }
                 None => (Some(key), None),
             },
@@ -89,14 +86,15 @@ where
                         for place in std::iter::once(first).chain(twins.of(first)) {
                             let down = |error| inner.local_fallback(&key, state, options, error);
                             match reply.judge(|entry| inner.accept(entry, state, options), down) {
-                                Ok(Found { value, refresh_before_ms, .. }) => {
+                                Ok(found) => {
+                                    behind += usize::from(found.refresh_before_ms != 0);
                                     // What is left out is served once more, and loaded again by the next read.
-                                    if refresh_before_ms != 0 && behind < AT_ONCE {
-                                        behind += 1;
-                                        let (key, loader) = (key.clone(), loader(place));
-                                        inner.refresh_behind(key, state, options, loader, refresh_before_ms);
-                                    }
-                                    answers[place] = Some(Ok(value));
+                                    let found = if behind <= AT_ONCE {
+                                        inner.serve(found, || key.clone(), state, options, || loader(place))
+                                    } else {
+                                        found
+                                    };
+                                    answers[place] = Some(Ok(found.value));
                                 }
                                 Err(miss) => misses.push_back((place, key.clone(), miss)),
                             }

@@ -1,5 +1,6 @@
 //! Reads of values that all readers of this process share.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use ringtide_core::key::CacheKey;
@@ -11,7 +12,6 @@ use crate::error::{BoxError, Error};
 use crate::key::SpaceKey;
 use crate::loader::{IntoLoaded, Loader};
 use crate::lookup::Found;
-use crate::observe::Watched;
 use crate::options::ReadOptions;
 use crate::space::{Space, SpaceState};
 
@@ -50,53 +50,27 @@ impl<T: Serialize + DeserializeOwned + Send + Sync + 'static> Space<T> {
         let key = key.of_space(&self.state.settings.template)?;
         let inner = &self.cache.inner;
         let loader = || Loader::new(false, move |_| loader());
-        if let Some(watched) = inner.watcher.begin(&self.state.settings.name, &key) {
-            return Box::pin(inner.read_shared_watched::<T>(
-                key.into_owned(),
-                &self.state,
-                &self.options,
-                loader,
-                watched,
-            ))
-            .await;
-        }
-        match inner.local_shared::<T>(&key, &self.state, &self.options) {
-            Some(Found { value, refresh_before_ms: 0, .. }) => Ok(value),
-            Some(Found { value, refresh_before_ms, .. }) => {
-                let key = key.into_owned();
-                inner.refresh_behind(key, &self.state, &self.options, loader(), refresh_before_ms);
-                Ok(value)
-            }
-            // Boxed, so that the future of a hit stays small.
-            None => {
-                let read = Box::pin(inner.read_elsewhere::<T>(key.into_owned(), &self.state, &self.options, loader));
-                Ok(read.await?.value.map(Arc::new))
-            }
+        match inner.watcher.begin(&self.state.settings.name, &key) {
+            None => Ok(inner.read_shared(key, &self.state, &self.options, loader).await?.value),
+            Some(watched) => Box::pin(watched.over(inner.read_shared(key, &self.state, &self.options, loader))).await,
         }
     }
 }
 
 impl Inner {
-    /// As a shared read, for somebody who watches it.
-    async fn read_shared_watched<T: DeserializeOwned + Send + Sync + 'static>(
+    #[inline]
+    async fn read_shared<T: DeserializeOwned + Send + Sync + 'static>(
         self: &Arc<Self>,
-        key: CacheKey,
+        key: Cow<'_, CacheKey>,
         space: &Arc<SpaceState>,
         options: &ReadOptions,
         loader: impl FnOnce() -> Loader,
-        watched: Watched<'_>,
-    ) -> Result<Option<Arc<T>>, Error> {
-        let read = async {
-            let Some(found) = self.local_shared::<T>(&key, space, options) else {
-                let Found { value, refresh_before_ms, soft_expiry_ms, status } =
-                    self.read_elsewhere::<T>(key, space, options, loader).await?;
-                return Ok(Found { value: value.map(Arc::new), refresh_before_ms, soft_expiry_ms, status });
-            };
-            if found.refresh_before_ms != 0 {
-                self.refresh_behind(key, space, options, loader(), found.refresh_before_ms);
-            }
-            Ok(found)
-        };
-        watched.over(read).await
+    ) -> Result<Found<Arc<T>>, Error> {
+        if let Some(found) = self.local_shared(&key, space, options) {
+            return Ok(self.serve(found, || key.into_owned(), space, options, loader));
+        }
+        // Boxed, so that the future of a hit stays small.
+        let read = Box::pin(self.read_elsewhere(key.into_owned(), space, options, loader));
+        Ok(read.await?.map(Arc::new))
     }
 }

@@ -13,7 +13,7 @@ use ringtide_core::entry::Header;
 use ringtide_core::key::{CacheKey, KeySpace, Template};
 use ringtide_core::metrics as names;
 use ringtide_core::ring::{ChangeError, Membership, ShardName};
-use ringtide_core::valkey::{BATCH, ConnectError, ShardError};
+use ringtide_core::valkey::{BATCH, ConnectError, LOCK_MAGIC, ShardError};
 use tokio::sync::Semaphore;
 
 use super::{Connector, Topology};
@@ -22,9 +22,6 @@ use crate::shard::ReadShard;
 
 /// The pause between two batches of names that a flush removes.
 const FLUSH_PAUSE: Duration = Duration::from_millis(2);
-
-/// What every lock begins with.
-const LOCK: &[u8] = b"RTL\x01";
 
 /// The pause before a flush that failed is tried again.
 const FLUSH_RETRY: Duration = Duration::from_millis(500);
@@ -244,7 +241,7 @@ async fn flush(inner: &Inner, shard: &ReadShard) -> Result<u64, ShardError> {
 
 /// The commands that drop what stands under a name, where that is an entry or the lock of one.
 fn owned(name: &CacheKey, value: &[u8]) -> Vec<Command> {
-    let keys: Vec<CacheKey> = if value.starts_with(LOCK) {
+    let keys: Vec<CacheKey> = if value.starts_with(LOCK_MAGIC) {
         let rest = name.as_str().strip_prefix("lock:").unwrap_or_default();
         let untagged = rest.strip_prefix('{').and_then(|rest| rest.strip_suffix('}'));
         let keys = std::iter::once(rest).chain(untagged).filter_map(|key| CacheKey::new(key).ok());
@@ -282,7 +279,7 @@ mod tests {
             owned(&CacheKey::new(name).unwrap(), value).iter().map(|command| command.key.to_string()).collect()
         };
         let entry = Entry { header: Header::value(Codec::Json), payload: "1".into() }.to_bytes();
-        let lock = [LOCK, &[0; 44]].concat();
+        let lock = [LOCK_MAGIC, &[0; 44]].concat();
         assert_eq!(dropped("a", &entry), ["a"]);
         assert!(dropped("a", b"1").is_empty());
         assert_eq!(dropped("lock:{a}", &lock), ["{a}", "a"]);

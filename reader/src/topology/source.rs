@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ringtide_core::clock::unix_ms;
-use ringtide_core::config::Config;
+use ringtide_core::config::{Config, environment};
 use ringtide_core::ring::{Membership, ShardName, ShardSpec};
 
 use crate::cache::Inner;
@@ -114,11 +114,6 @@ pub(crate) async fn addresses_of(name: &str) -> io::Result<Vec<SocketAddr>> {
     addresses.sort_unstable();
     addresses.dedup();
     Ok(addresses)
-}
-
-/// The environment, as far as it is text.
-pub(crate) fn environment() -> impl Iterator<Item = (String, String)> {
-    std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
 }
 
 #[cfg(test)]

@@ -8,9 +8,10 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use futures_util::{StreamExt, stream};
 use ringtide_core::clock::unix_ms;
-use ringtide_core::command::Command;
+use ringtide_core::command::{Action, Command};
 use ringtide_core::key::CacheKey;
 use ringtide_core::valkey::{Applied, BATCH, ShardError};
+use ringtide_core::version::Version;
 
 use super::Invalidated;
 use crate::cache::Inner;
@@ -25,8 +26,14 @@ const IN_FLIGHT: usize = 4;
 type Lot = (Arc<ReadShard>, Vec<Command>);
 
 impl Inner {
-    /// Carries out commands of one key space, and sees to it that they are repeated where loads may lag.
-    pub(crate) async fn invalidate(self: &Arc<Self>, space: &Arc<SpaceState>, commands: Vec<Command>) -> Invalidated {
+    /// Invalidates keys of one key space, and sees to it that this is repeated where loads may lag.
+    pub(crate) async fn invalidate(
+        self: &Arc<Self>,
+        space: &Arc<SpaceState>,
+        keys: Vec<CacheKey>,
+        version: Version,
+    ) -> Invalidated {
+        let commands = commands(space, keys, version);
         let Some(first) = commands.first() else { return Invalidated::default() };
         // All of one key space and one kind, and so all are repeated or none.
         if let Some(after) = first.repeated_after() {
@@ -128,6 +135,13 @@ async fn deliver_batch<'a>(
     let answer = shard.apply(batch).await;
     failing.fetch_or(answer.is_err(), Ordering::Relaxed);
     (batch, Some(answer))
+}
+
+fn commands(space: &SpaceState, mut keys: Vec<CacheKey>, version: Version) -> Vec<Command> {
+    keys.sort_unstable();
+    keys.dedup();
+    let action = Action::Invalidate { version };
+    keys.into_iter().map(|key| Command { key, space: Arc::clone(&space.settings), action: action.clone() }).collect()
 }
 
 /// Sorts commands by the ring shards that may hold their keys, without those that were `told` already.

@@ -1,15 +1,12 @@
 //! Limits on loads: how many at once, how soon after a failure, and how many on behalf of second attempts.
 
-use std::convert::Infallible;
 use std::io;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use ringtide::{Cache, Error, SpaceSettings, config};
 use tokio::task::JoinHandle;
 
-use super::support::{Counters, LONG, Origin, Server, builder, until};
+use super::support::{Counters, LONG, Origin, Server, builder, most_loads_at_once, until};
 
 fn read(cache: &Cache, key: String, origin: &Origin, fails: bool) -> JoinHandle<Result<Option<usize>, Error>> {
     let (cache, origin) = (cache.clone(), origin.clone());
@@ -30,28 +27,7 @@ async fn loads_of_a_shard_that_came_back_empty_are_capped_and_all_are_stored() {
     let server = Server::start().await;
     let reader = config::Reader { max_loads: 4, ..config::Reader::default() };
     let cache = builder(&server).reader(reader).build().await.unwrap();
-    let (running, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
-    let readers: Vec<_> = (0..40)
-        .map(|at| {
-            let (cache, running, most) = (cache.clone(), running.clone(), most.clone());
-            tokio::spawn(async move {
-                let load = move || {
-                    let (running, most) = (running.clone(), most.clone());
-                    async move {
-                        most.fetch_max(running.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
-                        tokio::time::sleep(Duration::from_millis(5)).await;
-                        running.fetch_sub(1, Ordering::SeqCst);
-                        Ok::<_, Infallible>(Some(at))
-                    }
-                };
-                tokio::time::timeout(LONG, cache.get_or_load(format!("key:{at}"), load)).await.unwrap().unwrap()
-            })
-        })
-        .collect();
-    for (at, reader) in readers.into_iter().enumerate() {
-        assert_eq!(reader.await.unwrap(), Some(at));
-    }
-    assert_eq!(most.load(Ordering::SeqCst), 4);
+    assert_eq!(most_loads_at_once(&cache).await, 4);
     until("all fills", async || server.exists("key:39").await).await;
 }
 

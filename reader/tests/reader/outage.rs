@@ -1,13 +1,10 @@
 //! Ring shards that are down, and come back.
 
 use std::convert::Infallible;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
 
 use ringtide::{Cache, config};
 
-use super::support::{Counters, LONG, Origin, Server, builder, until};
+use super::support::{Counters, LONG, Origin, Server, builder, most_loads_at_once, until};
 
 async fn read(cache: &Cache, key: &str, origin: &Origin) -> Option<usize> {
     let origin = origin.clone();
@@ -68,28 +65,7 @@ async fn loads_on_behalf_of_a_shard_that_is_down_are_capped() {
     let reader = config::Reader { max_fallback_loads: 4, ..config::Reader::default() };
     let cache = builder(&server).reader(reader).build().await.unwrap();
     server.kill();
-    let (running, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
-    let readers: Vec<_> = (0..40)
-        .map(|at| {
-            let (cache, running, most) = (cache.clone(), running.clone(), most.clone());
-            tokio::spawn(async move {
-                let load = move || {
-                    let (running, most) = (running.clone(), most.clone());
-                    async move {
-                        most.fetch_max(running.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
-                        tokio::time::sleep(Duration::from_millis(5)).await;
-                        running.fetch_sub(1, Ordering::SeqCst);
-                        Ok::<_, Infallible>(Some(at))
-                    }
-                };
-                tokio::time::timeout(LONG, cache.get_or_load(format!("key:{at}"), load)).await.unwrap().unwrap()
-            })
-        })
-        .collect();
-    for (at, reader) in readers.into_iter().enumerate() {
-        assert_eq!(reader.await.unwrap(), Some(at));
-    }
-    assert_eq!(most.load(Ordering::SeqCst), 4);
+    assert_eq!(most_loads_at_once(&cache).await, 4);
 }
 
 #[tokio::test]

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use ringtide::{Cache, CacheBuilder};
 
-pub(crate) use origin::Origin;
+pub(crate) use origin::{Origin, most_loads_at_once};
 pub(crate) use recorder::Counters;
 pub(crate) use server::{Server, invalidate};
 

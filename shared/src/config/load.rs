@@ -12,8 +12,15 @@ const PREFIX: &str = "RINGTIDE_";
 /// The sections whose fields the environment can set: `RINGTIDE_<SECTION>_<FIELD>`.
 const SECTIONS: [&str; 6] = ["aws", "valkey", "ring", "park", "worker", "reader"];
 
+/// The process's environment, for [`Config::load`]: names and values, as far as they are text.
+///
+/// [`std::env::vars`] panics at what is not.
+pub fn environment() -> impl Iterator<Item = (String, String)> {
+    std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+}
+
 impl Config {
-    /// Loads the file at `path` and lays the overrides of `env` (names and values, usually [`std::env::vars`]) over it.
+    /// Loads the file at `path` and lays the overrides of `env` (names and values, usually [`environment`]) over it.
     ///
     /// `RINGTIDE_WORKER_IDLE_POLL=2s` sets `idle_poll` of `[worker]`. A value that is TOML (a number, a truth value, an
     /// array such as `[{ name = "a", address = "127.0.0.1:6379" }]` for `RINGTIDE_RING_SHARDS`) is taken as such, any

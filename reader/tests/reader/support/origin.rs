@@ -1,9 +1,14 @@
 //! An origin that counts its loads and holds them until the test lets them go.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
+use ringtide::Cache;
 use tokio::sync::Semaphore;
+
+use super::LONG;
 
 #[derive(Clone)]
 pub(crate) struct Origin {
@@ -53,4 +58,30 @@ impl Origin {
     pub(crate) fn loads(&self) -> usize {
         self.state.loads.load(Ordering::SeqCst)
     }
+}
+
+/// Reads 40 keys at once, whose values are their numbers, and tells how many of their loads ran at one moment.
+pub(crate) async fn most_loads_at_once(cache: &Cache) -> usize {
+    let (running, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let readers: Vec<_> = (0..40)
+        .map(|at| {
+            let (cache, running, most) = (cache.clone(), running.clone(), most.clone());
+            tokio::spawn(async move {
+                let load = move || {
+                    let (running, most) = (running.clone(), most.clone());
+                    async move {
+                        most.fetch_max(running.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                        tokio::time::sleep(Duration::from_millis(5)).await;
+                        running.fetch_sub(1, Ordering::SeqCst);
+                        Ok::<_, Infallible>(Some(at))
+                    }
+                };
+                tokio::time::timeout(LONG, cache.get_or_load(format!("key:{at}"), load)).await.unwrap().unwrap()
+            })
+        })
+        .collect();
+    for (at, reader) in readers.into_iter().enumerate() {
+        assert_eq!(reader.await.unwrap(), Some(at));
+    }
+    most.load(Ordering::SeqCst)
 }

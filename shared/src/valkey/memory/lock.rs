@@ -4,10 +4,9 @@ use bytes::Bytes;
 
 use super::entry::version_at;
 use super::store::Store;
-use crate::valkey::Token;
+use crate::valkey::{LOCK_MAGIC, Token};
 use crate::version::Version;
 
-const PREFIX: &[u8] = b"RTL\x01";
 const TOKEN_AT: usize = 4;
 pub(super) const FLOOR_AT: usize = TOKEN_AT + Token::LEN;
 pub(super) const WAITERS_AT: usize = FLOOR_AT + Version::LEN;
@@ -20,7 +19,7 @@ pub(super) struct Lock(Bytes);
 
 impl Lock {
     pub(super) fn of(value: Bytes) -> Option<Self> {
-        (value.len() >= WAITERS_AT && value.starts_with(PREFIX)).then_some(Self(value))
+        (value.len() >= WAITERS_AT && value.starts_with(LOCK_MAGIC)).then_some(Self(value))
     }
 
     /// The lock that stands under a name, if it is held under that token.
@@ -30,7 +29,7 @@ impl Lock {
 
     /// The bytes of a lock without waiters.
     pub(super) fn fresh(token: &[u8], floor: Version) -> Bytes {
-        [PREFIX, token, floor.as_bytes()].concat().into()
+        [LOCK_MAGIC, token, floor.as_bytes()].concat().into()
     }
 
     pub(super) fn token(&self) -> &[u8] {
