@@ -13,7 +13,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use ringtide_core::key::CacheKey;
-use tokio::sync::watch;
+use tokio::sync::oneshot;
 
 use crate::error::Error;
 
@@ -30,12 +30,21 @@ pub(crate) enum Outcome {
     Failed(Error),
 }
 
+/// What a flight has found out, and who waits for it.
 #[derive(Default)]
 struct Progress {
     /// What answers the reads that began before an instant.
     early: Option<(Instant, Outcome)>,
     /// What answers everybody else.
     settled: Option<Outcome>,
+    /// Each read is answered once, by a channel of its own: with one for all of them, every reader of a herd would be
+    /// woken by each step and would have to look whether the step was for it.
+    waiting: Vec<Waiting>,
+}
+
+struct Waiting {
+    since: Instant,
+    answer: oneshot::Sender<Outcome>,
 }
 
 /// The flights of this process by key.
@@ -47,15 +56,15 @@ pub(crate) struct Flights {
 
 struct Listed {
     id: u64,
-    progress: watch::Receiver<Progress>,
+    progress: Arc<Mutex<Progress>>,
     last_joined: Instant,
     parted: Arc<OnceLock<Instant>>,
 }
 
 /// A read's place in a flight.
-pub(crate) struct Seat {
-    since: Instant,
-    progress: watch::Receiver<Progress>,
+pub(crate) enum Seat {
+    Answered(Outcome),
+    Waiting(oneshot::Receiver<Outcome>),
 }
 
 /// The flight itself, to be driven by its task; ends for everybody when it is dropped.
@@ -63,7 +72,7 @@ pub(crate) struct Flight {
     flights: Arc<Flights>,
     key: CacheKey,
     id: u64,
-    progress: watch::Sender<Progress>,
+    progress: Arc<Mutex<Progress>>,
     /// When the latest read in it began, where nobody may join it any more.
     parted: Arc<OnceLock<Instant>>,
 }
@@ -79,15 +88,15 @@ impl Flights {
         let mut stripe = self.stripe(key);
         if let Some(listed) = stripe.get_mut(key) {
             listed.last_joined = listed.last_joined.max(since);
-            return (Seat { since, progress: listed.progress.clone() }, None);
+            return (lock(&listed.progress).join(since), None);
         }
         let id = self.next.fetch_add(1, Ordering::Relaxed);
-        let (sender, progress) = watch::channel(Progress::default());
+        let progress = Arc::<Mutex<Progress>>::default();
+        let seat = lock(&progress).join(since);
         let parted = Arc::<OnceLock<_>>::default();
-        let listed = Listed { id, progress: progress.clone(), last_joined: since, parted: Arc::clone(&parted) };
+        let listed = Listed { id, progress: Arc::clone(&progress), last_joined: since, parted: Arc::clone(&parted) };
         stripe.insert(key.clone(), listed);
-        let flight = Flight { flights: Arc::clone(self), key: key.clone(), id, progress: sender, parted };
-        (Seat { since, progress }, Some(flight))
+        (seat, Some(Flight { flights: Arc::clone(self), key: key.clone(), id, progress, parted }))
     }
 
     /// Lets nobody join the key's flight any more: the ring shard cannot tell it of an invalidation.
@@ -100,21 +109,40 @@ impl Flights {
 
     fn stripe(&self, key: &CacheKey) -> MutexGuard<'_, HashMap<CacheKey, Listed>> {
         let at = self.hasher.hash_one(key) as usize % STRIPES;
-        self.stripes[at].lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.stripes[at])
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Progress {
+    /// Takes in a read that began at `since`.
+    fn join(&mut self, since: Instant) -> Seat {
+        let early = self.early.as_ref().filter(|(began, _)| since <= *began).map(|(_, outcome)| outcome);
+        if let Some(outcome) = early.or(self.settled.as_ref()) {
+            return Seat::Answered(outcome.clone());
+        }
+        if self.waiting.len() == self.waiting.capacity() {
+            // Reads whose callers left would add up during a long load.
+            self.waiting.retain(|waiting| !waiting.answer.is_closed());
+            // At least as many joins until the next look, so that it costs each of them little.
+            self.waiting.reserve(self.waiting.len());
+        }
+        let (answer, answered) = oneshot::channel();
+        self.waiting.push(Waiting { since, answer });
+        Seat::Waiting(answered)
     }
 }
 
 impl Seat {
     /// Waits for this read's outcome; `None` where the flight was dropped.
-    pub(crate) async fn outcome(mut self) -> Option<Outcome> {
-        let since = self.since;
-        let early = |progress: &Progress| match &progress.early {
-            Some((began, outcome)) if since <= *began => Some(outcome.clone()),
-            Some(_) | None => None,
-        };
-        let known = |progress: &Progress| early(progress).or_else(|| progress.settled.clone());
-        let progress = self.progress.wait_for(|progress| known(progress).is_some()).await.ok()?;
-        known(&progress)
+    pub(crate) async fn outcome(self) -> Option<Outcome> {
+        match self {
+            Self::Answered(outcome) => Some(outcome),
+            Self::Waiting(answered) => answered.await.ok(),
+        }
     }
 }
 
@@ -130,13 +158,33 @@ impl Flight {
 
     /// Answers the reads that began at `began` or before.
     pub(crate) fn early(&self, began: Instant, outcome: Outcome) {
-        self.progress.send_modify(|progress| progress.early = Some((began, outcome)));
+        let answered = {
+            let mut progress = lock(&self.progress);
+            progress.early = Some((began, outcome.clone()));
+            let (answered, later) =
+                std::mem::take(&mut progress.waiting).into_iter().partition(|waiting| waiting.since <= began);
+            progress.waiting = later;
+            answered
+        };
+        answer(answered, &outcome);
     }
 
     /// Ends the flight for everybody who has no answer yet.
     pub(crate) fn settle(&self, outcome: Outcome) {
         self.close();
-        self.progress.send_modify(|progress| progress.settled = Some(outcome));
+        let answered = {
+            let mut progress = lock(&self.progress);
+            progress.settled = Some(outcome.clone());
+            std::mem::take(&mut progress.waiting)
+        };
+        answer(answered, &outcome);
+    }
+}
+
+fn answer(waiting: Vec<Waiting>, outcome: &Outcome) {
+    for waiting in waiting {
+        // A caller may have left.
+        let _ = waiting.answer.send(outcome.clone());
     }
 }
 
@@ -193,6 +241,20 @@ mod tests {
         assert_eq!(text(within.outcome().await).unwrap(), "old");
         other.settle(answer("new"));
         assert_eq!(text(after.outcome().await).unwrap(), "new");
+    }
+
+    #[tokio::test]
+    async fn callers_who_left_do_not_add_up_and_the_others_are_answered() {
+        let flights = Flights::new();
+        let key = CacheKey::new("k").unwrap();
+        let (stays, flight) = flights.join(&key, Instant::now());
+        for _ in 0..10_000 {
+            drop(flights.join(&key, Instant::now()).0);
+        }
+        let flight = flight.unwrap();
+        assert!(lock(&flight.progress).waiting.capacity() < 100);
+        flight.settle(answer("loaded"));
+        assert_eq!(text(stays.outcome().await).unwrap(), "loaded");
     }
 
     #[tokio::test]

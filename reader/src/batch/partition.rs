@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use foldhash::fast::RandomState;
 use ringtide_core::key::CacheKey;
 
 /// Most keys of one `MGET`: more would hold up other commands of that ring shard.
@@ -48,16 +49,22 @@ impl Partition {
     /// `owner` gives a key's ring shard, below `shards`.
     pub(super) fn new(keys: Vec<Option<CacheKey>>, shards: usize, owner: impl Fn(&CacheKey) -> usize) -> Self {
         let mut partition = Self::default();
+        let mut first: HashMap<&CacheKey, usize, RandomState> =
+            HashMap::with_capacity_and_hasher(keys.len(), RandomState::default());
+        let mut again = vec![false; keys.len()];
+        for (place, key) in keys.iter().enumerate() {
+            let Some(key) = key else { continue };
+            let twin = *first.entry(key).or_insert(place);
+            if twin != place {
+                partition.twins.0.entry(twin).or_default().push(place);
+                again[place] = true;
+            }
+        }
         // The look-up of each ring shard that still takes keys.
         let mut open: Vec<Option<usize>> = vec![None; shards];
-        let mut first: HashMap<CacheKey, usize> = HashMap::with_capacity(keys.len());
         let room = (keys.len() / shards.max(1)).saturating_mul(5).div_ceil(4).clamp(4, MOST_KEYS);
-        for (place, key) in keys.into_iter().enumerate() {
-            let Some(key) = key else { continue };
-            if let Some(&twin) = first.get(&key) {
-                partition.twins.0.entry(twin).or_default().push(place);
-                continue;
-            }
+        for (place, (key, again)) in keys.into_iter().zip(again).enumerate() {
+            let Some(key) = key.filter(|_| !again) else { continue };
             let shard = owner(&key);
             let full = |at: &usize| partition.lookups[*at].keys.len() >= MOST_KEYS;
             let at = match open[shard] {
@@ -69,7 +76,6 @@ impl Partition {
                 }
             };
             open[shard] = Some(at);
-            first.insert(key.clone(), place);
             partition.lookups[at].keys.push(key);
             partition.lookups[at].places.push(place);
         }

@@ -1,12 +1,13 @@
 //! Key templates: `product:{pk}`, `category:{category}:top`.
 
 use std::borrow::Cow;
+use std::cell::Cell;
 use std::fmt;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
-use super::{CacheKey, KeyError};
+use super::{CacheKey, KeyError, MAX_KEY_LEN};
 use crate::record::{Attribute, canonical_number};
 
 /// A key with placeholders for attributes; `{{` and `}}` stand for braces (a hash tag around a placeholder is `{{{pk}}}`).
@@ -73,6 +74,10 @@ pub enum KeyPart<'a> {
     Text(Cow<'a, str>),
     /// A number in plain decimal notation.
     Number(Cow<'a, str>),
+    /// An integer.
+    Unsigned(u64),
+    /// An integer.
+    Signed(i64),
     /// Bytes, rendered in unpadded base64url.
     Bytes(Cow<'a, [u8]>),
     /// A truth value.
@@ -97,12 +102,14 @@ impl<'a> KeyPart<'a> {
         }
     }
 
-    fn rendered(&self) -> Cow<'_, str> {
+    fn push(&self, separator: Option<u8>, key: &mut String) {
         match self {
-            KeyPart::Text(text) | KeyPart::Number(text) => Cow::Borrowed(text),
-            KeyPart::Bytes(bytes) => Cow::Owned(URL_SAFE_NO_PAD.encode(bytes)),
-            KeyPart::Bool(true) => Cow::Borrowed("true"),
-            KeyPart::Bool(false) => Cow::Borrowed("false"),
+            KeyPart::Text(text) | KeyPart::Number(text) => push_value(text, separator, key),
+            KeyPart::Unsigned(number) => push_value(itoa::Buffer::new().format(*number), separator, key),
+            KeyPart::Signed(number) => push_value(itoa::Buffer::new().format(*number), separator, key),
+            KeyPart::Bytes(bytes) => push_value(&URL_SAFE_NO_PAD.encode(bytes), separator, key),
+            KeyPart::Bool(true) => push_value("true", separator, key),
+            KeyPart::Bool(false) => push_value("false", separator, key),
         }
     }
 }
@@ -156,10 +163,10 @@ impl From<&bool> for KeyPart<'_> {
 }
 
 macro_rules! from_integers {
-    ($($integer:ty),*) => {$(
+    ($part:expr; $($integer:ty),*) => {$(
         impl From<$integer> for KeyPart<'_> {
             fn from(number: $integer) -> Self {
-                KeyPart::Number(Cow::Owned(number.to_string()))
+                $part(number as _)
             }
         }
 
@@ -171,7 +178,15 @@ macro_rules! from_integers {
     )*};
 }
 
-from_integers!(u8, u16, u32, u64, u128, usize, i8, i16, i32, i64, i128, isize);
+from_integers!(KeyPart::Unsigned; u8, u16, u32, u64, usize);
+from_integers!(KeyPart::Signed; i8, i16, i32, i64, isize);
+from_integers!(|number: u128| KeyPart::Number(Cow::Owned(number.to_string())); u128);
+from_integers!(|number: i128| KeyPart::Number(Cow::Owned(number.to_string())); i128);
+
+thread_local! {
+    /// What the next key is rendered into, so that a key costs one allocation.
+    static SCRATCH: Cell<String> = const { Cell::new(String::new()) };
+}
 
 impl Template {
     /// The template of keys that are given whole: `{key}`.
@@ -237,13 +252,19 @@ impl Template {
                 given: parts.len(),
             });
         }
-        let mut key = String::with_capacity(self.text.len() + 16 * parts.len());
+        // There is none while the thread ends.
+        let mut key = SCRATCH.try_with(Cell::take).unwrap_or_default();
+        key.clear();
         key.push_str(&self.prefix);
         for (placeholder, part) in self.placeholders.iter().zip(parts) {
-            push_value(&part.rendered(), placeholder.separator, &mut key);
+            part.push(placeholder.separator, &mut key);
             key.push_str(&placeholder.after);
         }
-        CacheKey::new(key)
+        let rendered = CacheKey::new(key.as_str());
+        if key.capacity() <= 2 * MAX_KEY_LEN {
+            let _kept = SCRATCH.try_with(|scratch| scratch.set(key));
+        }
+        rendered
     }
 }
 
@@ -301,6 +322,9 @@ mod tests {
     fn each_type_has_one_rendering() {
         assert_eq!(render("product:{pk}", &["a:b%c".into()]), "product:a:b%c");
         assert_eq!(render("product:{pk}", &[42_u64.into()]), "product:42");
+        assert_eq!(render("product:{pk}", &[i64::MIN.into()]), "product:-9223372036854775808");
+        assert_eq!(render("product:{pk}", &[u64::MAX.into()]), "product:18446744073709551615");
+        assert_eq!(render("product:{pk}", &[i128::MIN.into()]), "product:-170141183460469231731687303715884105728");
         assert_eq!(render("product:{pk}", &[KeyPart::of(&Attribute::N("42.0".into())).unwrap()]), "product:42");
         assert_eq!(render("blob:{pk}", &[(&b"\xff\xfe"[..]).into()]), "blob:__4");
         assert_eq!(render("flag:{on}:x", &[true.into()]), "flag:true:x");

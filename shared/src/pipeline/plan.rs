@@ -5,6 +5,8 @@ use std::collections::hash_map::Entry;
 use std::sync::Arc;
 use std::time::Duration;
 
+use foldhash::fast::RandomState;
+
 use crate::command::{Action, Command};
 use crate::key::CacheKey;
 use crate::park::ParkedRecord;
@@ -153,17 +155,15 @@ fn count(counts: &mut HashMap<String, u64>, table: &str) {
 
 /// Commands of a page, one a key, in the order in which the keys first occur.
 struct Coalesced {
-    places: HashMap<CacheKey, usize, BuildXxh3>,
+    places: HashMap<CacheKey, usize, RandomState>,
     commands: Vec<(Command, usize)>,
     merged: u64,
 }
 
-type BuildXxh3 = xxhash_rust::xxh3::Xxh3DefaultBuilder;
-
 impl Coalesced {
     fn with_capacity(records: usize) -> Self {
         Self {
-            places: HashMap::with_capacity_and_hasher(records, BuildXxh3::default()),
+            places: HashMap::with_capacity_and_hasher(records, RandomState::default()),
             commands: Vec::with_capacity(records),
             merged: 0,
         }

@@ -1,4 +1,5 @@
-//! A herd: 10,000 readers of one cold key in 4 processes, undisturbed and with the holder of the lease killed.
+//! A herd: 10,000 readers of one cold key in 4 processes, undisturbed and with the holder of the lease killed; and beside
+//! it the bare wake-up of as many tasks in as many processes by one published message, each reading its value.
 
 use std::io;
 use std::process::Stdio;
@@ -6,11 +7,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use bytes::Bytes;
+use futures_util::StreamExt;
 use ringtide::{Cache, LocalTier, SpaceSettings};
 use ringtide_servers::ValkeyServer;
+use ringtide_tests::raw::raw;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
+use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
 const PROCESSES: usize = 4;
@@ -26,6 +31,8 @@ pub(crate) struct Part {
     address: String,
     key: String,
     readers: usize,
+    /// Readers of a channel of that name and of nothing else.
+    bare: bool,
 }
 
 /// What a process saw; times are ns since the epoch.
@@ -43,6 +50,9 @@ impl Part {
 
     /// Connects, says so, waits for a line, reads, tells what it saw.
     pub(crate) async fn play(self) {
+        if self.bare {
+            return self.play_bare().await;
+        }
         let space = SpaceSettings::new("herd", "herd:{pk}").local(LocalTier::Off);
         let cache = Cache::builder().shard("a", self.address).space(space).lease_ttl(LEASE).build().await.unwrap();
         let herd = cache.space::<String>("herd").unwrap();
@@ -80,14 +90,42 @@ impl Part {
     }
 }
 
+impl Part {
+    /// Waits for one message, and hands it to each reader.
+    async fn play_bare(self) {
+        let client = redis::Client::open(format!("redis://{}", self.address)).unwrap();
+        let mut channel = client.get_async_pubsub().await.unwrap();
+        channel.subscribe(&self.key).await.unwrap();
+        let mut readers = JoinSet::new();
+        let mut waiting = Vec::new();
+        for _ in 0..self.readers {
+            let (answer, answered) = oneshot::channel::<Bytes>();
+            waiting.push(answer);
+            readers.spawn(async move {
+                let value: String = serde_json::from_slice(&answered.await.unwrap()).unwrap();
+                std::hint::black_box(value);
+                now()
+            });
+        }
+        println!("ready");
+        let message = channel.on_message().next().await.unwrap();
+        let value = Bytes::from(message.get_payload_bytes().to_vec());
+        for answer in waiting {
+            answer.send(value.clone()).unwrap();
+        }
+        let seen = Seen { answered_at: readers.join_all().await, ..Seen::default() };
+        println!("{}", serde_json::to_string(&seen).unwrap());
+    }
+}
+
 struct Process {
     child: Child,
     lines: Lines<BufReader<ChildStdout>>,
 }
 
 impl Process {
-    async fn start(server: &ValkeyServer, key: &str) -> Self {
-        let part = Part { address: server.address(), key: key.to_owned(), readers: READERS / PROCESSES };
+    async fn start(server: &ValkeyServer, key: &str, bare: bool) -> Self {
+        let part = Part { address: server.address(), key: key.to_owned(), readers: READERS / PROCESSES, bare };
         let mut command = Command::new(std::env::current_exe().unwrap());
         command.env(PART, serde_json::to_string(&part).unwrap());
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true);
@@ -118,8 +156,9 @@ impl Process {
 pub(crate) async fn run() {
     let server = ValkeyServer::start().unwrap();
     println!("\nherd: {READERS} readers of one cold key in {PROCESSES} processes, a load of {LOAD:?}");
-    let (mut late, mut most) = (Vec::new(), 0);
+    let (mut late, mut bare, mut most) = (Vec::new(), Vec::new(), 0);
     for round in 0..ROUNDS {
+        bare.push(bare_wakeup(&server, &format!("bare-{round}")).await);
         let mut processes = gather(&server, &format!("cold-{round}")).await;
         let mut all = Seen::default();
         for process in &mut processes {
@@ -132,8 +171,14 @@ pub(crate) async fn run() {
         late.push(p99_after(&mut all.answered_at, all.loaded_at));
     }
     late.sort();
+    bare.sort();
     println!("  loads: {most}   goal 1: {}", if most == 1 { "met" } else { "missed" });
-    tell("answered after the load had returned", late[ROUNDS / 2], Duration::from_millis(2));
+    let (late, bare) = (late[ROUNDS / 2], bare[ROUNDS / 2]);
+    tell("answered after the load had returned", late, Duration::from_millis(2));
+    println!(
+        "  as many bare tasks woken by one message: {bare:.1?}   a reader takes {:.2} times as long",
+        late.as_secs_f64() / bare.as_secs_f64()
+    );
 
     let (mut late, mut most) = (Vec::new(), 0);
     for round in 0..ROUNDS {
@@ -159,11 +204,28 @@ pub(crate) async fn run() {
     tell("answered after the kill, besides the second load", late[ROUNDS / 2], LEASE + Duration::from_millis(50));
 }
 
+/// Wakes the readers of all processes by one message; tells how long after it was sent 99% had their value.
+async fn bare_wakeup(server: &ValkeyServer, channel: &str) -> Duration {
+    let mut processes = Vec::new();
+    for _ in 0..PROCESSES {
+        processes.push(Process::start(server, channel, true).await);
+    }
+    let mut connection = raw(server).await.unwrap();
+    let value = serde_json::to_vec(&"x".repeat(200)).unwrap();
+    let sent_at = now();
+    let _: () = redis::cmd("PUBLISH").arg(channel).arg(value).query_async(&mut connection).await.unwrap();
+    let mut answered_at = Vec::new();
+    for process in &mut processes {
+        answered_at.extend(process.seen().await.answered_at);
+    }
+    p99_after(&mut answered_at, sent_at)
+}
+
 /// Starts the processes and lets them read at the same moment.
 async fn gather(server: &ValkeyServer, key: &str) -> Vec<Process> {
     let mut processes = Vec::new();
     for _ in 0..PROCESSES {
-        processes.push(Process::start(server, key).await);
+        processes.push(Process::start(server, key, false).await);
     }
     for process in &mut processes {
         process.child.stdin.as_mut().unwrap().write_all(b"go\n").await.unwrap();
