@@ -12,7 +12,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 use tracing::field::{Field, Visit};
 use tracing::{Event, Subscriber};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
@@ -65,21 +65,23 @@ impl Drop for Begun {
 }
 
 /// Chooses what is logged: `RINGTIDE_LOG`, else `AWS_LAMBDA_LOG_LEVEL`, else everything from `INFO` on.
+///
+/// By level and by target; filters by span would bring regular expressions into the package.
 #[must_use]
-pub fn filter(env: impl Fn(&str) -> Option<String>) -> EnvFilter {
+pub fn filter(env: impl Fn(&str) -> Option<String>) -> Targets {
     let level = || match env(LAMBDA_LEVEL)?.to_ascii_lowercase().as_str() {
         // Lambda's levels are tracing's, but for one more.
         "fatal" => Some("error".to_owned()),
         level => Some(level.to_owned()),
     };
-    let parsed = env(FILTER).and_then(|filter| EnvFilter::try_new(filter).ok());
-    parsed.or_else(|| EnvFilter::try_new(level()?).ok()).unwrap_or_else(|| EnvFilter::new("info"))
+    let parsed = env(FILTER).and_then(|filter| filter.parse::<Targets>().ok());
+    parsed.or_else(|| level()?.parse().ok()).unwrap_or_else(|| Targets::new().with_default(LevelFilter::INFO))
 }
 
 /// Writes the process's log to its standard output, and panics to the log; returns what the handler tells of invocations.
 ///
 /// A second call changes nothing.
-pub fn install(filter: EnvFilter) -> Invocation {
+pub fn install(filter: Targets) -> Invocation {
     let invocation = Invocation::default();
     let lines = Lines { invocation: invocation.clone(), out: Mutex::new(std::io::stdout()) };
     let subscriber = tracing_subscriber::registry().with(filter).with(lines);

@@ -51,6 +51,9 @@ pub(crate) const COMPILING: Duration = Duration::from_secs(1500);
 /// More than all of it takes.
 const LONGEST: Duration = Duration::from_secs(1800);
 
+/// Bytes of the function's package: a cold start loads all of it.
+const LARGEST_PACKAGE: usize = 5_000_000;
+
 const ITEMS: usize = 40;
 const TRAFFIC: Duration = Duration::from_secs(8);
 
@@ -95,8 +98,9 @@ async fn run() {
     say(begun, "compiling the worker");
     let binary = worker::build().await;
     say(begun, "sam build: compiling the function, which takes minutes the first time");
-    let bytes = stack::build().await;
-    say(begun, &format!("built: bootstrap has {:.1} MB, unzipped", bytes as f64 / 1e6));
+    let packed = stack::build().await;
+    say(begun, &format!("built: the package has {:.2} MB", packed as f64 / 1e6));
+    assert!(packed <= LARGEST_PACKAGE, "the package has {packed} bytes: see the profile in Cargo.toml");
 
     let emulator = Emulator::start().await;
     let stage = Stage::new(&emulator, &format!("{PRODUCTS}{STOCKS}")).await;

@@ -1,6 +1,7 @@
 //! The real template, built and deployed by `sam` as docs/deploying.md says, and what the function tells of itself.
 
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 use std::time::{Duration, SystemTime};
 
 use serde_json::{Value, json};
@@ -11,14 +12,19 @@ use crate::programs::Program;
 
 const NAME: &str = "ringtide";
 
-/// Compiles the function; minutes where nothing is compiled yet, seconds after that. Returns the program's size in bytes.
-pub(crate) async fn build() -> u64 {
+/// Compiles the function; minutes where nothing is compiled yet, seconds after that. Returns what is deployed, packed at
+/// deflate's highest level, in bytes.
+pub(crate) async fn build() -> usize {
     let folder = crate::target().join("aws-sam");
     let mut sam = sam("build");
     sam.arg("--build-dir").arg(&folder).args(["--parameter-overrides", &format!("Architecture={}", architecture())]);
     sam.env("CARGO_TARGET_DIR", crate::target());
     Program::start("sam build", sam, &crate::scratch().join("build.log")).finish(crate::COMPILING).await;
-    std::fs::metadata(folder.join("Invalidator/bootstrap")).unwrap().len()
+    let mut gzip = Command::new("gzip");
+    gzip.args(["-9", "-c"]).arg(folder.join("Invalidator/bootstrap")).stderr(Stdio::inherit());
+    let packed = gzip.output().await.unwrap();
+    assert!(packed.status.success(), "gzip: {}", packed.status);
+    packed.stdout.len()
 }
 
 pub(crate) struct Stack {
