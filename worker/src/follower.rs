@@ -145,10 +145,14 @@ impl Follower {
     ) -> Result<(Plan, bool), LeaseError> {
         let shared = self.shared.clone();
         let all = shared.leases.list().await?;
+        let paused = all.iter().any(|lease| lease.is_paused() && lease.key.stream.same_table(&shared.name));
         let of_stream = all.into_iter().filter(|lease| lease.key.stream == shared.name);
         let leases: BTreeMap<ShardId, Lease> = of_stream.map(|lease| (lease.key.shard.clone(), lease)).collect();
         self.expiry.retain(|key| leases.contains_key(&key.shard));
         let plan = lineage::plan(listing, &leases);
+        if paused {
+            return Ok((plan, true));
+        }
         let mut others = false;
         for (shard, parent) in &plan.start {
             if self.running.contains(shard) {

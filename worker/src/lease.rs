@@ -23,6 +23,10 @@ use ringtide_core::record::SequenceNumber;
 
 use crate::stream::ShardId;
 
+/// The owner of leases that an operator paused: no worker ever takes such a lease, it never counts as expired, and while a
+/// table has one, no worker starts to read any other stream shard of the table.
+pub const PAUSED_OWNER: &str = "ringtide:paused";
+
 pub use dynamodb::DynamoDbLeases;
 pub use expiry::Expiry;
 pub use key::{InvalidLeaseKey, LeaseKey, StreamName};
@@ -105,6 +109,12 @@ impl OwnerId {
         Self(Arc::from(format!("{application}:{}:{:016x}", std::process::id(), fastrand::u64(..))))
     }
 
+    /// The owner that stands for a pause, see [`PAUSED_OWNER`].
+    #[must_use]
+    pub fn paused() -> Self {
+        Self::named(PAUSED_OWNER)
+    }
+
     /// The name.
     #[must_use]
     pub fn as_str(&self) -> &str {
@@ -180,6 +190,12 @@ impl Lease {
             parents: BTreeSet::new(),
             children: BTreeSet::new(),
         }
+    }
+
+    /// Whether an operator paused it.
+    #[must_use]
+    pub fn is_paused(&self) -> bool {
+        self.owner.as_ref().is_some_and(|owner| owner.as_str() == PAUSED_OWNER)
     }
 }
 

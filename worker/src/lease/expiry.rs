@@ -29,6 +29,7 @@ impl Expiry {
             *seen = (lease.counter, lease.owner.clone(), now);
         }
         match &lease.owner {
+            _ if lease.is_paused() => false,
             None => true,
             Some(holder) => holder == owner || now.duration_since(seen.2) >= self.timeout,
         }
@@ -58,6 +59,8 @@ mod tests {
         assert!(!expiry.may_take(&lease(2), &me, at(21)));
         assert!(expiry.may_take(&lease(2), &me, at(22)));
         assert!(expiry.may_take(&Lease::new(key.clone()), &me, at(23)), "it is free");
+        let paused = Lease { owner: Some(OwnerId::paused()), counter: 3, ..Lease::new(key.clone()) };
+        assert!(!expiry.may_take(&paused, &me, at(23)) && !expiry.may_take(&paused, &me, at(99)), "it is paused");
         let own = Lease { owner: Some(me.clone()), ..Lease::new(key) };
         assert!(expiry.may_take(&own, &me, at(24)), "it is our own");
     }
