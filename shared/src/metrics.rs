@@ -70,7 +70,10 @@ names! {
     describe_counter STREAM_ERRORS = "ringtide_stream_errors_total", Count, "Failed calls of DynamoDB Streams, by table and reason";
     describe_counter DISCOVERIES = "ringtide_stream_discoveries_total", Count, "Listings of a stream's shards, by table and outcome";
     describe_counter CHECKPOINTS = "ringtide_checkpoints_total", Count, "Checkpoints written, by table and outcome";
-    describe_counter LEASE_CHANGES = "ringtide_stream_lease_changes_total", Count, "Stream leases taken, renewed, lost and released, by outcome";
+    describe_counter LEASE_CHANGES = "ringtide_stream_lease_changes_total", Count, "What became of stream leases: created, taken, stolen, asked (for a fair share), released, lost, expired, or twin: another worker has this one's name";
+    describe_gauge LEASES_IN_PLAY = "ringtide_stream_leases_in_play", Count, "Stream leases that somebody is to read, of all tables of the configuration";
+    describe_gauge LEASES_HELD = "ringtide_stream_leases_held", Count, "Those of them that this worker holds or has asked for";
+    describe_gauge WORKERS = "ringtide_workers", Count, "Workers that hold stream leases, this one included";
     describe_counter GAPS = "ringtide_gaps_total", Count, "Gaps in a stream: records lost to this consumer, by table and reason";
     describe_counter TTL_DELETIONS = "ringtide_ttl_deletions_total", Count, "Deletions by DynamoDB's time to live, by table";
 

@@ -1,6 +1,7 @@
 //! One stream: its shards, their leases, and a consumer for each that may be read here.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use metrics::counter;
@@ -10,12 +11,20 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::consumer::{Consumer, Exit, Shared};
+use crate::deliver::Deliver;
 use crate::discovery::Lister;
 use crate::health::{Health, Part};
-use crate::lease::{Expiry, Lease, LeaseError};
+use crate::lease::fleet::{Fleet, Holding};
+use crate::lease::{Lease, LeaseError};
 use crate::lineage::{self, Plan};
 use crate::stream::{Listing, ShardId, StreamStatus};
 
+/// How often a worker that was asked for a lease looks whether its ring shards can be delivered to again.
+const OUTAGE_CHECK: Duration = Duration::from_millis(250);
+/// How long a stop waits for a look at the leases that is under way.
+const STOP_PATIENCE: Duration = Duration::from_millis(500);
+/// How old leases may be that another follower of this worker has read, where nothing happened but time.
+const SHARED_FOR: Duration = Duration::from_millis(200);
 /// How long a closed stream shard's child is looked for at a quick pace.
 const CHILD_HASTE: Duration = Duration::from_secs(60);
 
@@ -28,19 +37,29 @@ pub(crate) enum Followed {
     Drained,
     /// The pipeline is gone.
     Abandoned,
+    /// A task broke off.
+    BrokenOff,
 }
 
 /// Follows one stream.
 pub(crate) struct Follower {
     shared: Shared,
     health: Health,
-    expiry: Expiry,
+    fleet: Arc<Fleet>,
     /// Cancelled once the table has another stream.
     superseded: CancellationToken,
     /// One task for each stream shard that is read here.
-    consumers: JoinSet<(ShardId, Exit)>,
+    consumers: JoinSet<(ShardId, Closed)>,
     running: BTreeSet<ShardId>,
     childless_since: BTreeMap<ShardId, Instant>,
+}
+
+/// How the reading of a stream shard ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Closed {
+    By(Exit),
+    /// The task that writes its lease broke off.
+    BrokenOff,
 }
 
 /// When leases and listing are looked at again, unless something happens before.
@@ -51,12 +70,12 @@ struct Next {
 }
 
 impl Follower {
-    pub(crate) fn new(shared: Shared, health: Health, superseded: CancellationToken) -> Self {
-        let expiry = Expiry::new(shared.settings.cadence.timeout);
+    pub(crate) fn new(shared: Shared, fleet: Arc<Fleet>, health: Health, superseded: CancellationToken) -> Self {
+        fleet.follow(&shared.name);
         Self {
             shared,
             health,
-            expiry,
+            fleet,
             superseded,
             consumers: JoinSet::new(),
             running: BTreeSet::new(),
@@ -69,59 +88,88 @@ impl Follower {
         let mut listing = JoinSet::new();
         listing.spawn(lister.run());
         let mut discovery = self.shared.discovery.clone();
-        loop {
-            let next = self.look(&stop).await;
+        let mut since = Instant::now();
+        let followed = loop {
+            let next = tokio::select! {
+                biased;
+                next = self.look(since, &stop) => next,
+                // A lease that is just being taken is better released in order; a table that does not answer is not waited for.
+                () = async { stop.cancelled().await; tokio::time::sleep(STOP_PATIENCE).await } => break Followed::Stopped,
+            };
             if next.drained && self.retire().await {
-                return Followed::Drained;
+                break Followed::Drained;
             }
             tokio::select! {
                 biased;
-                () = stop.cancelled() => break,
-                Some(exit) = self.consumers.join_next(), if !self.consumers.is_empty() => {
-                    if self.ended(exit) == Some(Exit::Abandoned) {
-                        return Followed::Abandoned;
+                () = stop.cancelled() => break Followed::Stopped,
+                Some(closed) = self.consumers.join_next(), if !self.consumers.is_empty() => {
+                    match self.closed(closed) {
+                        Some(Closed::By(Exit::Abandoned)) => break Followed::Abandoned,
+                        Some(Closed::By(Exit::Ended | Exit::Stopped | Exit::LeaseLost)) => {}
+                        Some(Closed::BrokenOff) | None => break Followed::BrokenOff,
                     }
                 }
+                // It lists for as long as it is polled.
+                Some(_) = listing.join_next() => break Followed::BrokenOff,
                 () = discovery.changed() => {}
-                () = tokio::time::sleep_until(next.at) => if next.list { discovery.want() },
+                () = tokio::time::sleep_until(next.at) => {
+                    if next.list {
+                        discovery.want();
+                    }
+                    // What another follower has just read will do.
+                    since = Instant::now().checked_sub(SHARED_FOR).unwrap_or(since).max(since);
+                    continue;
+                }
                 () = self.superseded.cancelled(), if !self.superseded.is_cancelled() => {}
             }
+            since = Instant::now();
+        };
+        if followed == Followed::Stopped {
+            while let Some(closed) = self.consumers.join_next().await {
+                self.closed(closed);
+            }
         }
-        while let Some(exit) = self.consumers.join_next().await {
-            self.ended(exit);
-        }
-        Followed::Stopped
+        self.fleet.leave(&self.shared.name);
+        followed
     }
 
-    fn ended(&mut self, exit: Result<(ShardId, Exit), tokio::task::JoinError>) -> Option<Exit> {
-        match exit {
-            Ok((shard, exit)) => {
+    /// Takes note of a consumer's end; `None` for one that broke off.
+    fn closed(&mut self, closed: Result<(ShardId, Closed), tokio::task::JoinError>) -> Option<Closed> {
+        match closed {
+            Ok((shard, closed)) => {
                 self.running.remove(&shard);
-                tracing::debug!(table = %self.shared.table, stream_shard = %shard, ?exit, "stream shard closed");
-                Some(exit)
+                tracing::debug!(table = %self.shared.table, stream_shard = %shard, ?closed, "stream shard closed");
+                Some(closed)
             }
             Err(error) => {
-                // Nobody knows whose it was: every lease without a task is looked at again.
                 tracing::error!(table = %self.shared.table, %error, "the reading of a stream shard broke off");
-                self.running.clear();
                 None
             }
         }
     }
 
-    /// Starts whatever may start now.
-    async fn look(&mut self, stop: &CancellationToken) -> Next {
+    /// Starts whatever may start now, by leases that were read after `since`.
+    async fn look(&mut self, since: Instant, stop: &CancellationToken) -> Next {
         let soon = self.shared.settings.cadence.timeout / 4;
         let soon = soon.clamp(Duration::from_millis(50), Duration::from_secs(1));
         let mut next = Next { at: Instant::now() + Duration::from_secs(60), list: false, drained: false };
         let Some(listing) = self.shared.discovery.newest() else { return next };
-        match self.start_what_may(&listing, stop).await {
+        match self.start_what_may(&listing, since, stop).await {
             Ok((plan, others)) => {
-                self.health.table_problem(&self.shared.table, Part::Leases, None);
+                let problem = self.fleet.has_twin().then(|| {
+                    format!(
+                        "another worker runs under the name {}: start each with an --owner of its own",
+                        self.shared.owner
+                    )
+                });
+                self.health.table_problem(&self.shared.table, Part::Leases, problem);
                 let looking = self.childless(&listing, &plan);
-                if others || looking {
-                    next.at = Instant::now() + soon;
-                    next.list = looking;
+                if let Some(at) = self.fleet.next_look(others) {
+                    next.at = at;
+                }
+                if looking {
+                    next.at = next.at.min(Instant::now() + soon);
+                    next.list = true;
                 }
                 next.drained = self.superseded.is_cancelled()
                     && self.running.is_empty()
@@ -141,14 +189,16 @@ impl Follower {
     async fn start_what_may(
         &mut self,
         listing: &Listing,
+        since: Instant,
         stop: &CancellationToken,
     ) -> Result<(Plan, bool), LeaseError> {
         let shared = self.shared.clone();
-        let all = shared.leases.list().await?;
+        let settled = shared.deliver.unhealthy().is_empty();
+        let all = self.fleet.leases(since, settled).await?;
         let paused = all.iter().any(|lease| lease.is_paused() && lease.key.stream.same_table(&shared.name));
-        let of_stream = all.into_iter().filter(|lease| lease.key.stream == shared.name);
-        let leases: BTreeMap<ShardId, Lease> = of_stream.map(|lease| (lease.key.shard.clone(), lease)).collect();
-        self.expiry.retain(|key| leases.contains_key(&key.shard));
+        let of_stream = all.iter().filter(|lease| lease.key.stream == shared.name);
+        let leases: BTreeMap<ShardId, Lease> =
+            of_stream.map(|lease| (lease.key.shard.clone(), lease.clone())).collect();
         let plan = lineage::plan(listing, &leases);
         if paused {
             return Ok((plan, true));
@@ -168,21 +218,25 @@ impl Follower {
                         continue;
                     }
                     counter!(names::LEASE_CHANGES, names::OUTCOME => "created").increment(1);
+                    self.fleet.created();
                     lease
                 }
             };
-            if !self.expiry.may_take(&lease, &shared.owner, Instant::now()) {
+            if !self.fleet.may_take(&lease) {
                 others = true;
                 continue;
             }
-            match shared.leases.take(&lease, &shared.owner).await {
-                Ok(held) => {
-                    counter!(names::LEASE_CHANGES, names::OUTCOME => "taken").increment(1);
+            match self.fleet.take(&lease).await {
+                Ok((held, holding)) => {
                     let line = self.health.shard(&shared.table, shard);
                     let (consumer, from) = Consumer::new(shared.clone(), held, line);
-                    let (shard, stop) = (shard.clone(), stop.clone());
+                    let (shard, stop) = (shard.clone(), stop.child_token());
                     self.running.insert(shard.clone());
-                    self.consumers.spawn(async move { (shard, consumer.run(from, stop).await) });
+                    let deliver = Arc::clone(&shared.deliver);
+                    self.consumers.spawn(async move {
+                        let exit = consumer.run(from, stop.clone());
+                        (shard, until_asked(exit, &holding, &*deliver, &stop).await)
+                    });
                 }
                 Err(LeaseError::Lost(_)) => others = true,
                 Err(error) => return Err(error),
@@ -240,4 +294,30 @@ impl Follower {
             }
         }
     }
+}
+
+/// Waits for the end of a consumer, and stops it where another worker has asked for its lease.
+///
+/// While a ring shard is down it reads on: a stop would wait for what cannot be delivered, with nobody reading meanwhile.
+async fn until_asked(
+    exit: impl Future<Output = Exit>,
+    holding: &Holding,
+    deliver: &dyn Deliver,
+    stop: &CancellationToken,
+) -> Closed {
+    let mut exit = std::pin::pin!(exit);
+    let give_way = async {
+        holding.asked().await;
+        while !deliver.unhealthy().is_empty() {
+            tokio::time::sleep(OUTAGE_CHECK).await;
+        }
+    };
+    let exit = tokio::select! {
+        exit = &mut exit => exit,
+        () = give_way => {
+            stop.cancel();
+            exit.await
+        }
+    };
+    if holding.is_broken() { Closed::BrokenOff } else { Closed::By(exit) }
 }

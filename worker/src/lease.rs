@@ -3,13 +3,19 @@
 //! A lease is written only on condition that its counter is the one last read, and every write adds 1 to it, so that of
 //! two writers one fails. Whoever does not see the counter change for the fail-over time on its own monotonic clock
 //! may take the lease. No wall clock takes part.
+//!
+//! A worker that has more leases than others is asked for some: the request names the asker as owner and the holder as
+//! the one that leaves, without counting, so that the holder's writes go on. The holder delivers what it has read, stores
+//! how far it got, and strikes itself out.
 
+pub(crate) mod balance;
 mod dynamodb;
-mod expiry;
+pub(crate) mod fleet;
 mod item;
 pub(crate) mod keeper;
 mod key;
 mod memory;
+mod sight;
 
 #[cfg(test)]
 mod contract;
@@ -17,9 +23,11 @@ mod contract;
 use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use async_trait::async_trait;
 use ringtide_core::record::SequenceNumber;
+use tokio_util::sync::CancellationToken;
 
 use crate::stream::ShardId;
 
@@ -28,7 +36,6 @@ use crate::stream::ShardId;
 pub const PAUSED_OWNER: &str = "ringtide:paused";
 
 pub use dynamodb::DynamoDbLeases;
-pub use expiry::Expiry;
 pub use key::{InvalidLeaseKey, LeaseKey, StreamName};
 pub use memory::MemoryLeases;
 
@@ -55,6 +62,22 @@ pub trait LeaseStore: Send + Sync + 'static {
     /// Those of the call.
     async fn create(&self, lease: &Lease) -> Result<bool, LeaseError>;
 
+    /// Tells under which name a stream's leases stand in the table: rows that are keyed by stream shard alone, as those of
+    /// an application for a single stream, are taken for rows of this stream from then on.
+    ///
+    /// # Errors
+    /// Those of the call.
+    async fn adopt(&self, stream: &StreamName) -> Result<StreamName, LeaseError> {
+        Ok(stream.clone())
+    }
+
+    /// Asks the holder of a lease, as it was last read, to hand it over to `owner`. `false` where it has another holder by
+    /// now, was asked already, is free, or has ended. The counter stays as it is.
+    ///
+    /// # Errors
+    /// Those of the call.
+    async fn ask(&self, lease: &Lease, owner: &OwnerId) -> Result<bool, LeaseError>;
+
     /// Takes a lease as it was last read, whoever owned it then.
     ///
     /// # Errors
@@ -78,7 +101,7 @@ pub trait LeaseStore: Send + Sync + 'static {
         children: &BTreeSet<ShardId>,
     ) -> Result<(), LeaseError>;
 
-    /// Gives the lease up, so that a successor can take it at once.
+    /// Gives the lease up, so that a successor can take it at once: whoever asked for it, or anybody.
     ///
     /// # Errors
     /// [`LeaseError::Lost`] where another owner took it.
@@ -163,8 +186,10 @@ impl fmt::Display for Checkpoint {
 pub struct Lease {
     /// Its stream and stream shard.
     pub key: LeaseKey,
-    /// Who reads the stream shard; `None` where it is free.
+    /// Who reads the stream shard, or is to read it once `leaving` has given it up; `None` where it is free.
     pub owner: Option<OwnerId>,
+    /// Who still reads the stream shard and was asked to hand it over to the owner.
+    pub leaving: Option<OwnerId>,
     /// Changes with every write.
     pub counter: u64,
     /// How far it was delivered.
@@ -184,12 +209,19 @@ impl Lease {
         Self {
             key,
             owner: None,
+            leaving: None,
             counter: 0,
             checkpoint: Checkpoint::TrimHorizon,
             switches: 0,
             parents: BTreeSet::new(),
             children: BTreeSet::new(),
         }
+    }
+
+    /// Who reads the stream shard, and is the only one to write its lease.
+    #[must_use]
+    pub fn holder(&self) -> Option<&OwnerId> {
+        self.leaving.as_ref().or(self.owner.as_ref())
     }
 
     /// Whether an operator paused it.
@@ -210,24 +242,73 @@ pub struct HeldLease {
     counter: u64,
     /// How far it was delivered when it was taken.
     checkpoint: Checkpoint,
+    /// What others see of it while it is held.
+    trace: Arc<Trace>,
+}
+
+/// What the keeping of a lease shows to whoever took it.
+#[derive(Debug)]
+pub(crate) struct Trace {
+    /// Cancelled once a write shows that somebody asked for the lease.
+    pub(crate) asked: CancellationToken,
+    /// The counter last written, as far as it is known.
+    pub(crate) counter: AtomicU64,
+    /// The task that writes it broke off.
+    pub(crate) broken: AtomicBool,
 }
 
 impl HeldLease {
+    /// The lease as it is after `owner` has taken it.
+    fn taken(lease: &Lease, owner: &OwnerId) -> Self {
+        let checkpoint = match lease.checkpoint {
+            // Nobody knows since when it has stood there, nor what came meanwhile.
+            Checkpoint::Latest => Checkpoint::TrimHorizon,
+            Checkpoint::TrimHorizon | Checkpoint::At(_) | Checkpoint::ShardEnd => lease.checkpoint,
+        };
+        Self {
+            key: lease.key.clone(),
+            owner: owner.clone(),
+            counter: lease.counter.saturating_add(1),
+            checkpoint,
+            trace: Arc::new(Trace {
+                asked: CancellationToken::new(),
+                counter: AtomicU64::new(lease.counter.saturating_add(1)),
+                broken: AtomicBool::new(false),
+            }),
+        }
+    }
+
     /// Its stream and stream shard.
     #[must_use]
     pub const fn key(&self) -> &LeaseKey {
         &self.key
     }
 
-    /// How far the stream shard was delivered when the lease was taken.
+    /// From where the stream shard is to be read: how far it was delivered when the lease was taken.
+    ///
+    /// A lease that stands at LATEST was never checkpointed, and is read from the oldest record that is kept.
     #[must_use]
     pub const fn taken_at(&self) -> Checkpoint {
         self.checkpoint
     }
 
+    /// What its keeping shows.
+    pub(crate) fn trace(&self) -> Arc<Trace> {
+        Arc::clone(&self.trace)
+    }
+
+    /// Takes in what a write left behind: somebody may have asked for the lease.
+    fn written(&mut self, leaving: Option<&OwnerId>) {
+        self.counter = self.counter.saturating_add(1);
+        self.trace.counter.store(self.counter, Ordering::Release);
+        if leaving == Some(&self.owner) {
+            self.trace.asked.cancel();
+        }
+    }
+
     /// Whether a lease is what this one's next write leaves behind: an answer may get lost after the write was made.
     fn is_written_as(&self, found: &Lease) -> bool {
-        found.owner.as_ref() == Some(&self.owner) && Some(found.counter) == self.counter.checked_add(1)
+        found.holder() == Some(&self.owner) && Some(found.counter) == self.counter.checked_add(1)
     }
 }
 

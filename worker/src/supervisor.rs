@@ -19,8 +19,9 @@ use crate::deliver::Deliver;
 use crate::discovery::Discovery;
 use crate::follower::{Followed, Follower};
 use crate::health::{Health, Part};
+use crate::lease::fleet::Fleet;
 use crate::lease::keeper::Cadence;
-use crate::lease::{LeaseStore, OwnerId, StreamName};
+use crate::lease::{Lease, LeaseError, LeaseStore, OwnerId, StreamName};
 use crate::stream::{StreamSource, TableDescription};
 
 pub use start::StartError;
@@ -31,6 +32,7 @@ pub(crate) use start::{Found, find_streams, prepare_leases};
 pub(crate) struct Deps {
     pub(crate) source: Arc<dyn StreamSource>,
     pub(crate) leases: Arc<dyn LeaseStore>,
+    pub(crate) fleet: Arc<Fleet>,
     pub(crate) deliver: Arc<dyn Deliver>,
     pub(crate) owner: OwnerId,
     pub(crate) health: Health,
@@ -38,31 +40,37 @@ pub(crate) struct Deps {
     pub(crate) settings: Settings,
 }
 
-/// The pipeline ended under a table's consumers.
+/// Why a table is not watched any more, although nobody said so.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct PipelineGone;
+pub(crate) enum TableFailed {
+    /// The pipeline ended under its consumers.
+    PipelineGone,
+    /// A task broke off.
+    BrokenOff,
+}
 
 /// Watches one table for as long as the worker runs.
 pub(crate) struct Table {
     deps: Deps,
     name: Arc<str>,
     followers: JoinSet<Followed>,
+    /// The stream whose leases were taken over in the form of an application for a single stream.
+    adopted: Option<StreamName>,
     stop: CancellationToken,
 }
 
 impl Table {
     pub(crate) fn new(deps: Deps, name: Arc<str>, stop: CancellationToken) -> Self {
-        Self { deps, name, followers: JoinSet::new(), stop }
+        Self { deps, name, followers: JoinSet::new(), adopted: None, stop }
     }
 
     /// Follows the table's stream, and every stream that replaces it, until the worker stops.
-    pub(crate) async fn run(mut self, found: Found) -> Result<(), PipelineGone> {
-        let mut current = found.stream;
+    pub(crate) async fn run(mut self, found: Found) -> Result<(), TableFailed> {
         let stop = self.stop.clone();
-        tokio::select! {
-            begun = self.begin(&current, found.name) => begun?,
+        let mut current = tokio::select! {
+            begun = self.begin(&found) => begun?,
             () = stop.cancelled() => return Ok(()),
-        }
+        };
         let mut superseded = self.follow(&current, CancellationToken::new());
         loop {
             tokio::select! {
@@ -70,11 +78,12 @@ impl Table {
                 () = stop.cancelled() => break,
                 Some(followed) = self.followers.join_next(), if !self.followers.is_empty() => {
                     match followed {
-                        Ok(Followed::Abandoned) => return Err(PipelineGone),
+                        Ok(Followed::Abandoned) => return Err(TableFailed::PipelineGone),
+                        Ok(Followed::BrokenOff) => return Err(TableFailed::BrokenOff),
                         Ok(Followed::Drained | Followed::Stopped) => {}
                         Err(error) => {
                             tracing::error!(table = %self.name, %error, "the following of a stream broke off");
-                            superseded = self.follow(&current, CancellationToken::new());
+                            return Err(TableFailed::BrokenOff);
                         }
                     }
                 }
@@ -88,7 +97,7 @@ impl Table {
                             None
                         }
                     };
-                    if let Some(newest) = newest.filter(|newest| newest.arn != current.arn) {
+                    if let Some(newest) = newest.filter(|newest| self.replaces(newest, &current)) {
                         tokio::select! {
                             flushed = self.flush("new_stream", &newest) => flushed?,
                             () = stop.cancelled() => break,
@@ -104,37 +113,76 @@ impl Table {
         Ok(())
     }
 
-    /// Looks for what an earlier worker left: leases of streams that were replaced while nobody looked.
-    async fn begin(&mut self, stream: &Arc<Stream>, name: StreamName) -> Result<(), PipelineGone> {
+    /// Finds the stream to follow: the described one, or a newer one that is known from leases, since a description may be
+    /// an old one. Looks for what an earlier worker left, too: leases of streams that were replaced while nobody looked.
+    async fn begin(&mut self, found: &Found) -> Result<Arc<Stream>, TableFailed> {
+        let leases = self.read_leases(&found.name).await;
+        let streams: BTreeSet<StreamName> = leases.into_iter().map(|lease| lease.key.stream).collect();
+        let described = self.adopted.clone().unwrap_or_else(|| found.name.clone());
+        let mut current = (described, Arc::clone(&found.stream));
+        for other in streams.iter().filter(|other| other.same_table(&found.name)) {
+            if other.is_newer_than(&current.0)
+                && let Some(stream) = other.stream(&found.stream)
+            {
+                tracing::warn!(
+                    table = %self.name, described = found.stream.arn, stream = stream.arn,
+                    "the table is described with an older stream than others follow, the newer one is followed"
+                );
+                current = (other.clone(), Arc::new(stream));
+            }
+        }
+        let (name, stream) = current;
+        let older: Vec<&StreamName> =
+            streams.iter().filter(|other| other.same_table(&name) && **other != name).collect();
+        if !older.is_empty() && !streams.contains(&name) {
+            self.flush("new_stream", &stream).await?;
+        }
+        for older in older.into_iter().filter_map(|older| older.stream(&stream)) {
+            let drained = CancellationToken::new();
+            drained.cancel();
+            self.follow(&Arc::new(older), drained);
+        }
+        Ok(stream)
+    }
+
+    /// Reads all leases, those of an application for a single stream too where this worker follows only one table.
+    async fn read_leases(&mut self, name: &StreamName) -> Vec<Lease> {
         let mut pause = Duration::from_millis(200);
-        let leases = loop {
-            match self.deps.leases.list().await {
-                Ok(leases) => break leases,
-                Err(error) => {
+        loop {
+            let read = async {
+                if self.deps.router.tables().count() == 1 {
+                    self.adopted = Some(self.deps.leases.adopt(name).await?);
+                }
+                self.deps.leases.list().await
+            };
+            match read.await {
+                Ok(leases) => return leases,
+                Err(error @ (LeaseError::Unavailable(_) | LeaseError::Unfit(_) | LeaseError::Lost(_))) => {
                     tracing::warn!(table = %self.name, %error, "stream leases not read, trying again");
                     self.deps.health.table_problem(&self.name, Part::Leases, Some(error.to_string()));
                     tokio::time::sleep(pause).await;
                     pause = (pause * 2).min(Duration::from_secs(5));
                 }
             }
-        };
-        let streams: BTreeSet<StreamName> = leases.into_iter().map(|lease| lease.key.stream).collect();
-        let older: Vec<&StreamName> =
-            streams.iter().filter(|other| other.same_table(&name) && **other != name).collect();
-        if !older.is_empty() && !streams.contains(&name) {
-            self.flush("new_stream", stream).await?;
         }
-        for older in older.into_iter().filter_map(|older| older.stream(stream)) {
-            let drained = CancellationToken::new();
-            drained.cancel();
-            self.follow(&Arc::new(older), drained);
-        }
-        Ok(())
+    }
+
+    /// Whether a described stream takes the place of the one that is followed. Descriptions may be older than what is
+    /// known already.
+    fn replaces(&self, described: &Stream, current: &Stream) -> bool {
+        let newer = || Some(StreamName::of(current)?.is_newer_than(&StreamName::of(described)?));
+        described.arn != current.arn && newer() != Some(true)
+    }
+
+    /// The name under which a stream's leases are kept.
+    fn name_of(&self, stream: &Stream) -> Option<StreamName> {
+        let name = StreamName::of(stream)?;
+        Some(self.adopted.clone().filter(|adopted| *adopted == name.plain()).unwrap_or(name))
     }
 
     /// Starts to follow a stream; the token tells the follower that another stream has replaced it.
     fn follow(&mut self, stream: &Arc<Stream>, superseded: CancellationToken) -> CancellationToken {
-        let Some(name) = StreamName::of(stream) else {
+        let Some(name) = self.name_of(stream) else {
             tracing::error!(stream = stream.arn, "the stream's name cannot be told from its arn");
             return superseded;
         };
@@ -162,7 +210,7 @@ impl Table {
             },
         };
         tracing::info!(table = %self.name, stream = stream.arn, "following the stream");
-        let follower = Follower::new(shared, deps.health.clone(), superseded.clone());
+        let follower = Follower::new(shared, Arc::clone(&deps.fleet), deps.health.clone(), superseded.clone());
         self.followers.spawn(follower.run(lister, self.stop.clone()));
         superseded
     }
@@ -179,12 +227,12 @@ impl Table {
     }
 
     /// What was written between two streams is in neither.
-    async fn flush(&self, reason: &'static str, stream: &Stream) -> Result<(), PipelineGone> {
+    async fn flush(&self, reason: &'static str, stream: &Stream) -> Result<(), TableFailed> {
         tracing::error!(
             table = %self.name, stream = stream.arn, reason,
             "gap in the stream: the table has a new stream, every cached key of this table is being flushed"
         );
         counter!(names::GAPS, names::TABLE => self.name.to_string(), names::REASON => reason).increment(1);
-        self.deps.deliver.flush_table(&self.name).await.await.map_err(|_| PipelineGone)
+        self.deps.deliver.flush_table(&self.name).await.await.map_err(|_| TableFailed::PipelineGone)
     }
 }

@@ -18,9 +18,10 @@ use crate::aws::Clients;
 use crate::deliver::Deliver;
 use crate::health::Health;
 use crate::http::{self, Pages};
+use crate::lease::fleet::Fleet;
 use crate::lease::{DynamoDbLeases, LeaseStore, OwnerId};
 use crate::stream::{DynamoDbStreams, StreamSource};
-use crate::supervisor::{self, Deps, StartError, Table};
+use crate::supervisor::{self, Deps, StartError, Table, TableFailed};
 
 /// How long a start waits for DynamoDB to answer.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
@@ -123,9 +124,11 @@ impl Worker {
             "worker started"
         );
         let drain = settings.drain_timeout;
+        let fleet = Fleet::new(Arc::clone(&self.leases), self.owner.clone(), settings.lease_timeout);
         let deps = Deps {
             source: self.source,
             leases: self.leases,
+            fleet: Arc::new(fleet),
             deliver: self.deliver,
             owner: self.owner,
             health: health.clone(),
@@ -189,7 +192,7 @@ impl Drop for RunningWorker {
 
 /// The worker's own task: it owns all others.
 struct Running {
-    tables: JoinSet<Result<(), supervisor::PipelineGone>>,
+    tables: JoinSet<Result<(), TableFailed>>,
     pages: JoinSet<std::io::Result<()>>,
     deliver: Arc<dyn Deliver>,
     health: Health,
@@ -203,9 +206,14 @@ impl Running {
             () = self.stop.cancelled() => Ok(()),
             Some(table) = self.tables.join_next() => match table {
                 Ok(Ok(())) if self.stop.is_cancelled() => Ok(()),
-                Ok(Err(supervisor::PipelineGone)) => Err(RunError::PipelineGone),
-                Ok(Ok(())) | Err(_) => Err(RunError::BrokenOff),
+                Ok(Err(TableFailed::PipelineGone)) => Err(RunError::PipelineGone),
+                Ok(Ok(()) | Err(TableFailed::BrokenOff)) | Err(_) => Err(RunError::BrokenOff),
             },
+            // They are served for as long as the worker runs.
+            Some(pages) = self.pages.join_next() => {
+                tracing::error!(?pages, "health and metrics are not served any more");
+                Err(RunError::BrokenOff)
+            }
         };
         self.stop.cancel();
         self.health.stopping();

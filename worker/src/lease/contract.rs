@@ -39,11 +39,41 @@ pub(crate) async fn check(store: &dyn LeaseStore) {
     assert_eq!(store.release(mine).await, lost);
     assert_eq!(find(store, &key).await.checkpoint, at);
 
+    // A third one asks for it: whoever holds it goes on until it gives the lease up, and the asker has it then.
+    let third = OwnerId::named("third");
+    assert_eq!(store.ask(&read, &third).await, Ok(false), "it has another owner by now");
+    let before = find(store, &key).await;
+    assert_eq!(store.ask(&before, &third).await, Ok(true));
+    assert_eq!(store.ask(&before, &me).await, Ok(false), "it is asked for already");
+    let asked = find(store, &key).await;
+    assert_eq!((asked.owner.as_ref(), asked.leaving.as_ref()), (Some(&third), Some(&other)));
+    assert_eq!((asked.holder(), asked.counter), (Some(&other), before.counter));
+    assert_eq!(store.ask(&asked, &me).await, Ok(false), "it is asked for already");
+    assert!(matches!(store.take(&before, &me).await, Err(LeaseError::Lost(_))), "it is not as it was read");
+    assert!(!theirs.trace().asked.is_cancelled());
+    store.renew(&mut theirs).await.unwrap();
+    assert!(theirs.trace().asked.is_cancelled(), "the holder learns of it by its next write");
+    store.checkpoint(&mut theirs, &at, &BTreeSet::new()).await.unwrap();
+    store.release(theirs).await.unwrap();
+    let handed = find(store, &key).await;
+    assert_eq!((handed.owner.as_ref(), handed.leaving.as_ref()), (Some(&third), None));
+
+    // By force: the holder does not give it up.
+    let mut slow = store.take(&handed, &third).await.unwrap();
+    assert_eq!(store.ask(&find(store, &key).await, &me).await, Ok(true));
+    let mut theirs = store.take(&find(store, &key).await, &me).await.unwrap();
+    assert_eq!(store.renew(&mut slow).await, lost);
+    assert_eq!(store.checkpoint(&mut slow, &Checkpoint::ShardEnd, &BTreeSet::new()).await, lost);
+    assert_eq!(store.release(slow).await, lost);
+    let taken = find(store, &key).await;
+    assert_eq!((taken.owner.as_ref(), taken.leaving.as_ref()), (Some(&me), None));
+
     let children = BTreeSet::from(["x".into(), "y".into()]);
     store.checkpoint(&mut theirs, &Checkpoint::ShardEnd, &children).await.unwrap();
     store.release(theirs).await.unwrap();
     let ended = find(store, &key).await;
     assert_eq!((ended.checkpoint, ended.owner.as_ref(), &ended.children), (Checkpoint::ShardEnd, None, &children));
+    assert_eq!(store.ask(&ended, &third).await, Ok(false), "it has ended");
     assert_eq!(store.delete(&read).await, lost);
     store.delete(&ended).await.unwrap();
     assert_eq!(store.list().await.unwrap(), []);

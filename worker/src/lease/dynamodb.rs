@@ -1,6 +1,8 @@
 //! Stream leases in a DynamoDB table, in the Kinesis Client Library's schema.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
+use std::fmt::Write as _;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -8,12 +10,12 @@ use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::operation::update_item::builders::UpdateItemFluentBuilder;
 use aws_sdk_dynamodb::types::{
     AttributeDefinition, BillingMode, GlobalSecondaryIndex, KeySchemaElement, KeyType, Projection, ProjectionType,
-    ScalarAttributeType, TableDescription, TableStatus,
+    ReturnValue, ScalarAttributeType, TableDescription, TableStatus,
 };
 use tokio::time::Instant;
 
-use super::item::{self, LEASE_KEY, LEASE_OWNER, number, text};
-use super::{Checkpoint, HeldLease, Lease, LeaseError, LeaseKey, LeaseStore, OwnerId};
+use super::item::{self, LEASE_KEY, LEASE_OWNER, Row, number, text};
+use super::{Checkpoint, HeldLease, Lease, LeaseError, LeaseKey, LeaseStore, OwnerId, StreamName};
 use crate::aws::{self, Failure};
 use crate::stream::ShardId;
 
@@ -21,21 +23,44 @@ use crate::stream::ShardId;
 const OWNER_INDEX: &str = "LeaseOwnerToLeaseKeyIndex";
 /// How long a new table may take to become active.
 const CREATION_TIMEOUT: Duration = Duration::from_secs(120);
-/// What every write but the first depends on.
-const HELD: &str = "leaseCounter = :counter AND leaseOwner = :owner";
+/// What every write of a holder depends on. Somebody may have asked for the lease meanwhile.
+const HELD: &str = "leaseCounter = :counter AND (checkpointOwner = :owner OR \
+                    (leaseOwner = :owner AND attribute_not_exists(checkpointOwner)))";
+/// As [`HELD`], where nobody asked for the lease.
+const FREE: &str = "leaseCounter = :counter AND leaseOwner = :owner AND attribute_not_exists(checkpointOwner)";
+/// As [`HELD`], where somebody asked for the lease.
+const HANDED_OVER: &str = "leaseCounter = :counter AND checkpointOwner = :owner";
 
 /// The lease table of one application. Attributes that it does not know are left as they are.
 #[derive(Clone, Debug)]
 pub struct DynamoDbLeases {
     client: Client,
     table: String,
+    /// The stream of rows that are keyed by stream shard alone.
+    plain: Arc<OnceLock<StreamName>>,
+    /// The keys of rows that were reported.
+    reported: Arc<Mutex<HashSet<String>>>,
 }
 
 impl DynamoDbLeases {
     /// Uses the table that is named like the application.
     #[must_use]
     pub fn new(client: Client, application: &str) -> Self {
-        Self { client, table: application.to_owned() }
+        Self { client, table: application.to_owned(), plain: Arc::default(), reported: Arc::default() }
+    }
+
+    /// Reads a row; one that cannot be used is reported, once.
+    fn read(&self, row: &item::Item) -> Option<Lease> {
+        let (key, reason) = match item::read(row, self.plain.get()) {
+            Ok(Row::Lease(lease)) => return Some(*lease),
+            Ok(Row::Other) => return None,
+            Ok(Row::Plain(key)) => (key, "it names no stream, and more than one stream may be meant".to_owned()),
+            Err((key, reason)) => (key, reason),
+        };
+        if self.reported.lock().unwrap_or_else(PoisonError::into_inner).insert(key.clone()) {
+            tracing::error!(table = self.table, key, reason, "stream lease cannot be used and is left alone");
+        }
+        None
     }
 
     fn update(&self, key: &LeaseKey, counter: u64) -> UpdateItemFluentBuilder {
@@ -56,24 +81,23 @@ impl DynamoDbLeases {
         made: impl Fn(&Lease) -> bool + Send,
     ) -> Result<(), LeaseError> {
         let update = update.expression_attribute_values(":owner", text(&held.owner));
-        match update.condition_expression(HELD).send().await.map_err(|e| failed(&e, &held.key)) {
-            Ok(_) => {}
+        let update = update.condition_expression(HELD).return_values(ReturnValue::AllNew);
+        let leaving = match update.send().await.map_err(|e| failed(&e, &held.key)) {
+            Ok(output) => output.attributes.as_ref().and_then(item::leaving),
             Err(LeaseError::Lost(key)) => {
                 let found = self.get(&key).await?;
-                if !found.is_some_and(|found| made(&found)) {
-                    return Err(LeaseError::Lost(key));
-                }
+                found.filter(made).ok_or(LeaseError::Lost(key))?.leaving
             }
             Err(error) => return Err(error),
-        }
-        held.counter = held.counter.saturating_add(1);
+        };
+        held.written(leaving.as_ref());
         Ok(())
     }
 
     async fn get(&self, key: &LeaseKey) -> Result<Option<Lease>, LeaseError> {
         let request = self.client.get_item().table_name(&self.table).key(LEASE_KEY, text(key)).consistent_read(true);
         let output = request.send().await.map_err(|e| failed(&e, key))?;
-        Ok(output.item.and_then(|row| item::read(&row).ok().flatten()))
+        Ok(output.item.and_then(|row| self.read(&row)))
     }
 
     async fn describe(&self) -> Result<Option<TableDescription>, LeaseError> {
@@ -170,12 +194,7 @@ impl LeaseStore for DynamoDbLeases {
             let request = self.client.scan().table_name(&self.table).consistent_read(true);
             let page = request.set_exclusive_start_key(from).send().await;
             let page = page.map_err(|e| self.sorted(Failure::of(&e)))?;
-            for row in page.items.unwrap_or_default() {
-                match item::read(&row) {
-                    Ok(lease) => leases.extend(lease),
-                    Err(reason) => tracing::error!(table = self.table, reason, "stream lease cannot be read"),
-                }
-            }
+            leases.extend(page.items.unwrap_or_default().iter().filter_map(|row| self.read(row)));
             match page.last_evaluated_key.filter(|key| !key.is_empty()) {
                 Some(key) => from = Some(key),
                 None => return Ok(leases),
@@ -194,9 +213,60 @@ impl LeaseStore for DynamoDbLeases {
         }
     }
 
+    async fn adopt(&self, stream: &StreamName) -> Result<StreamName, LeaseError> {
+        let mut plain = false;
+        let mut from = None;
+        loop {
+            let request = self.client.scan().table_name(&self.table).consistent_read(true);
+            let page = request.set_exclusive_start_key(from).send().await;
+            let page = page.map_err(|e| self.sorted(Failure::of(&e)))?;
+            for row in page.items.unwrap_or_default() {
+                match item::read(&row, None) {
+                    // It was read under keys of its own before: those are the ones that went on.
+                    Ok(Row::Lease(lease)) if lease.key.stream == *stream => return Ok(stream.clone()),
+                    Ok(Row::Plain(_)) => plain = true,
+                    Ok(Row::Lease(_) | Row::Other) | Err(_) => {}
+                }
+            }
+            match page.last_evaluated_key.filter(|key| !key.is_empty()) {
+                Some(key) => from = Some(key),
+                None => break,
+            }
+        }
+        if !plain {
+            return Ok(stream.clone());
+        }
+        tracing::info!(
+            table = self.table, %stream,
+            "the lease table is that of an application for a single stream, its leases are taken over in place"
+        );
+        Ok(self.plain.get_or_init(|| stream.plain()).clone())
+    }
+
+    async fn ask(&self, lease: &Lease, owner: &OwnerId) -> Result<bool, LeaseError> {
+        let (Some(holder), None) = (&lease.owner, &lease.leaving) else { return Ok(false) };
+        let request = self
+            .client
+            .update_item()
+            .table_name(&self.table)
+            .key(LEASE_KEY, text(&lease.key))
+            .expression_attribute_values(":owner", text(holder))
+            .expression_attribute_values(":me", text(owner))
+            .expression_attribute_values(":end", text(Checkpoint::ShardEnd))
+            .update_expression("SET leaseOwner = :me, checkpointOwner = :owner")
+            .condition_expression(
+                "leaseOwner = :owner AND attribute_not_exists(checkpointOwner) AND checkpoint <> :end",
+            );
+        match request.send().await.map_err(|e| failed(&e, &lease.key)) {
+            Ok(_) => Ok(true),
+            Err(LeaseError::Lost(_)) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
     async fn take(&self, lease: &Lease, owner: &OwnerId) -> Result<HeldLease, LeaseError> {
-        let switches = lease.switches.saturating_add(u64::from(lease.owner.as_ref() != Some(owner)));
-        let update = self
+        let switches = lease.switches.saturating_add(u64::from(lease.holder() != Some(owner)));
+        let mut update = self
             .update(&lease.key, lease.counter)
             .expression_attribute_values(":me", text(owner))
             .expression_attribute_values(":switches", number(switches))
@@ -204,28 +274,29 @@ impl LeaseStore for DynamoDbLeases {
                 "SET leaseOwner = :me, leaseCounter = :next, ownerSwitchesSinceCheckpoint = :switches \
                  REMOVE checkpointOwner",
             );
-        let update = match &lease.owner {
-            Some(holder) => update.expression_attribute_values(":owner", text(holder)).condition_expression(HELD),
-            None => update.condition_expression("leaseCounter = :counter AND attribute_not_exists(leaseOwner)"),
-        };
-        let mut held = HeldLease {
-            key: lease.key.clone(),
-            owner: owner.clone(),
-            counter: lease.counter,
-            checkpoint: lease.checkpoint,
-        };
-        match update.send().await.map_err(|e| failed(&e, &lease.key)) {
-            Ok(_) => {}
-            Err(LeaseError::Lost(key)) => {
-                let found = self.get(&key).await?;
-                if !found.is_some_and(|found| held.is_written_as(&found)) {
-                    return Err(LeaseError::Lost(key));
+        let mut as_read = "leaseCounter = :counter".to_owned();
+        for (name, value, owner) in
+            [("leaseOwner", ":owner", &lease.owner), ("checkpointOwner", ":leaving", &lease.leaving)]
+        {
+            match owner {
+                Some(owner) => {
+                    let _infallible = write!(as_read, " AND {name} = {value}");
+                    update = update.expression_attribute_values(value, text(owner));
+                }
+                None => {
+                    let _infallible = write!(as_read, " AND attribute_not_exists({name})");
                 }
             }
-            Err(error) => return Err(error),
         }
-        held.counter = held.counter.saturating_add(1);
-        Ok(held)
+        let held = HeldLease::taken(lease, owner);
+        match update.condition_expression(as_read).send().await.map_err(|e| failed(&e, &lease.key)) {
+            Ok(_) => Ok(held),
+            Err(LeaseError::Lost(key)) => match self.get(&key).await? {
+                Some(found) if found.holder() == Some(owner) && found.counter == held.counter => Ok(held),
+                Some(_) | None => Err(LeaseError::Lost(key)),
+            },
+            Err(error) => Err(error),
+        }
     }
 
     async fn renew(&self, held: &mut HeldLease) -> Result<(), LeaseError> {
@@ -258,10 +329,27 @@ impl LeaseStore for DynamoDbLeases {
     }
 
     async fn release(&self, mut held: HeldLease) -> Result<(), LeaseError> {
-        let update = self.update(&held.key, held.counter);
-        let update = update.update_expression("SET leaseCounter = :next REMOVE leaseOwner, checkpointOwner");
         let released = held.counter.saturating_add(1);
-        self.write(&mut held, update, |found| found.owner.is_none() && found.counter == released).await
+        // Somebody may ask at any moment: each form has a condition that the other one fails.
+        for (update, condition) in [
+            ("SET leaseCounter = :next REMOVE leaseOwner", FREE),
+            ("SET leaseCounter = :next REMOVE checkpointOwner", HANDED_OVER),
+        ] {
+            let update = self.update(&held.key, held.counter).update_expression(update).condition_expression(condition);
+            let update = update.expression_attribute_values(":owner", text(&held.owner));
+            match update.send().await.map_err(|e| failed(&e, &held.key)) {
+                Ok(_) => return Ok(()),
+                Err(LeaseError::Lost(_)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        held.counter = released;
+        let found = self.get(&held.key).await?;
+        let handed_over = held.trace.asked.is_cancelled();
+        let made = found.is_some_and(|found| {
+            found.counter == released && found.owner.as_ref().is_none_or(|owner| handed_over && *owner != held.owner)
+        });
+        if made { Ok(()) } else { Err(LeaseError::Lost(held.key)) }
     }
 
     async fn delete(&self, lease: &Lease) -> Result<(), LeaseError> {
@@ -278,7 +366,13 @@ impl LeaseStore for DynamoDbLeases {
 
 impl HeldLease {
     fn snapshot(&self) -> Self {
-        Self { key: self.key.clone(), owner: self.owner.clone(), counter: self.counter, checkpoint: self.checkpoint }
+        Self {
+            key: self.key.clone(),
+            owner: self.owner.clone(),
+            counter: self.counter,
+            checkpoint: self.checkpoint,
+            trace: self.trace(),
+        }
     }
 }
 
@@ -332,6 +426,67 @@ mod tests {
         assert_eq!(rows.len(), 2);
         let row = rows.iter().find(|row| row.contains_key("leaseCounter")).unwrap();
         assert_eq!(row.get("throughputKBps"), Some(&AttributeValue::N("7".to_owned())));
+    }
+
+    #[tokio::test]
+    async fn a_table_of_a_single_streams_application_is_taken_over_in_place_and_can_go_back() {
+        let (_emulator, client) = emulator().await;
+        let store = DynamoDbLeases::new(client.clone(), "leases");
+        store.prepare().await.unwrap();
+        let stream = LeaseKey::parse("1:r$1$t$2026-01-02T03_04_05.678:1:s").unwrap().stream;
+        assert_eq!(store.adopt(&stream).await, Ok(stream.clone()), "an empty table is no application's");
+        let row = [("leaseKey", text("shardId-1-a")), ("checkpoint", text("300000000000000499659"))];
+        let row = row.into_iter().chain([
+            ("checkpointSubSequenceNumber", number(0)),
+            ("leaseCounter", number(15)),
+            ("leaseOwner", text("host:1f0e")),
+            ("ownerSwitchesSinceCheckpoint", number(2)),
+            ("throughputKBps", AttributeValue::N("1.25".to_owned())),
+            ("somethingNew", text("kept")),
+        ]);
+        let row: item::Item = row.map(|(name, value)| (name.to_owned(), value)).collect();
+        client.put_item().table_name("leases").set_item(Some(row)).send().await.unwrap();
+        for (key, entity) in [("worker-1", Some("WORKER_METRICS")), ("Migration3.0", None)] {
+            let put = client.put_item().table_name("leases").item(LEASE_KEY, text(key)).item("x", text("y"));
+            let entity = entity.map(|entity| ("entityType".to_owned(), text(entity)));
+            let put = entity.into_iter().fold(put, |put, (name, value)| put.item(name, value));
+            put.send().await.unwrap();
+        }
+        assert_eq!(store.list().await, Ok(vec![]), "of several streams it may be any one's");
+        let name = store.adopt(&stream).await.unwrap();
+        assert!(name.is_plain() && name.same_table(&stream));
+        let lease = store.list().await.unwrap().remove(0);
+        assert_eq!(lease.key, name.lease(&"shardId-1-a".into()));
+        let mut held = store.take(&lease, &OwnerId::named("me")).await.unwrap();
+        let at = Checkpoint::At("300000000000000499700".parse().unwrap());
+        store.checkpoint(&mut held, &at, &BTreeSet::new()).await.unwrap();
+        store.release(held).await.unwrap();
+        let child = Lease::new(name.lease(&"shardId-2-b".into()));
+        assert_eq!(store.create(&child).await, Ok(true));
+        // What the library finds when it comes back.
+        let rows = client.scan().table_name("leases").send().await.unwrap().items.unwrap();
+        let keys: BTreeSet<String> = rows.iter().map(|row| row[LEASE_KEY].as_s().unwrap().clone()).collect();
+        let expected = ["Migration3.0", "shardId-1-a", "shardId-2-b", "worker-1"];
+        assert_eq!(keys, expected.map(str::to_owned).into());
+        let row = rows.iter().find(|row| row[LEASE_KEY] == text("shardId-1-a")).unwrap();
+        assert_eq!(row["checkpoint"], text(at));
+        assert_eq!(
+            (&row["somethingNew"], &row["throughputKBps"]),
+            (&text("kept"), &AttributeValue::N("1.25".to_owned()))
+        );
+        assert!(!row.contains_key(LEASE_OWNER), "anybody may take it");
+    }
+
+    #[tokio::test]
+    async fn a_stream_that_was_read_under_keys_of_its_own_goes_on_with_them() {
+        let (_emulator, client) = emulator().await;
+        let store = DynamoDbLeases::new(client.clone(), "leases");
+        store.prepare().await.unwrap();
+        let stream = LeaseKey::parse("1:r$1$t$2026-01-02T03_04_05.678:1:s").unwrap().stream;
+        store.create(&Lease::new(stream.lease(&"shardId-1-a".into()))).await.unwrap();
+        store.create(&Lease::new(stream.plain().lease(&"shardId-1-a".into()))).await.unwrap();
+        assert_eq!(store.adopt(&stream).await, Ok(stream.clone()));
+        assert_eq!(store.list().await.unwrap().len(), 1);
     }
 
     #[tokio::test]

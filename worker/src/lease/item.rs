@@ -4,11 +4,14 @@ use std::collections::{BTreeSet, HashMap};
 
 use aws_sdk_dynamodb::types::AttributeValue;
 
-use super::{Checkpoint, Lease, LeaseKey, OwnerId};
+use super::{Checkpoint, Lease, LeaseKey, OwnerId, StreamName};
 use crate::stream::ShardId;
 
 pub(super) const LEASE_KEY: &str = "leaseKey";
 pub(super) const LEASE_OWNER: &str = "leaseOwner";
+const CHECKPOINT_OWNER: &str = "checkpointOwner";
+/// What the ids of all stream shards begin with.
+const SHARD_PREFIX: &str = "shardId-";
 const ENTITY_TYPE: &str = "entityType";
 const LEASE_ENTITY: &str = "LEASE";
 
@@ -30,8 +33,6 @@ pub(super) fn set(ids: &BTreeSet<ShardId>) -> AttributeValue {
 pub(super) fn write(lease: &Lease) -> Item {
     let mut item = Item::from([
         (LEASE_KEY.to_owned(), text(&lease.key)),
-        ("streamName".to_owned(), text(&lease.key.stream)),
-        ("shardId".to_owned(), text(&lease.key.shard)),
         ("leaseCounter".to_owned(), number(lease.counter)),
         ("ownerSwitchesSinceCheckpoint".to_owned(), number(lease.switches)),
         ("checkpoint".to_owned(), text(lease.checkpoint)),
@@ -40,8 +41,14 @@ pub(super) fn write(lease: &Lease) -> Item {
         ("endingHashKey".to_owned(), text("1")),
         (ENTITY_TYPE.to_owned(), text(LEASE_ENTITY)),
     ]);
-    if let Some(owner) = &lease.owner {
-        item.insert(LEASE_OWNER.to_owned(), text(owner));
+    if !lease.key.stream.is_plain() {
+        item.insert("streamName".to_owned(), text(&lease.key.stream));
+        item.insert("shardId".to_owned(), text(&lease.key.shard));
+    }
+    for (name, owner) in [(LEASE_OWNER, &lease.owner), (CHECKPOINT_OWNER, &lease.leaving)] {
+        if let Some(owner) = owner {
+            item.insert(name.to_owned(), text(owner));
+        }
     }
     for (name, ids) in [("parentShardId", &lease.parents), ("childShardIds", &lease.children)] {
         if !ids.is_empty() {
@@ -51,20 +58,50 @@ pub(super) fn write(lease: &Lease) -> Item {
     item
 }
 
-/// Reads a row; `None` for one that is not the lease of a table's stream.
+/// What a row of the table is.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Row {
+    /// A stream shard's lease.
+    Lease(Box<Lease>),
+    /// A lease that is keyed by its stream shard alone, where it is not known of which stream.
+    Plain(String),
+    /// Something else.
+    Other,
+}
+
+/// Tells from a row who still holds the lease that somebody else asked for.
+pub(super) fn leaving(item: &Item) -> Option<OwnerId> {
+    owner(item, CHECKPOINT_OWNER)
+}
+
+fn owner(item: &Item, name: &str) -> Option<OwnerId> {
+    let owner = item.get(name).and_then(|value| value.as_s().ok());
+    owner.filter(|owner| !owner.is_empty()).map(|owner| OwnerId::named(owner))
+}
+
+/// Reads a row. Rows that are keyed by a stream shard alone are leases of `plain`.
 ///
 /// # Errors
-/// A lease that cannot be read, with the reason.
-pub(super) fn read(item: &Item) -> Result<Option<Lease>, String> {
+/// A lease that cannot be read, by its key and with the reason.
+pub(super) fn read(item: &Item, plain: Option<&StreamName>) -> Result<Row, (String, String)> {
     let string = |name: &str| item.get(name).and_then(|value| value.as_s().ok());
     if string(ENTITY_TYPE).is_some_and(|entity| entity != LEASE_ENTITY) {
-        return Ok(None);
+        return Ok(Row::Other);
     }
-    let Some(Ok(key)) = string(LEASE_KEY).map(|key| LeaseKey::parse(key)) else { return Ok(None) };
-    let count = |name: &str| -> Result<u64, String> {
+    let Some(text) = string(LEASE_KEY) else { return Ok(Row::Other) };
+    let key = match LeaseKey::parse(text) {
+        Ok(key) => key,
+        Err(_) if text.starts_with(SHARD_PREFIX) && !text.contains(':') => match plain {
+            Some(stream) => stream.lease(&ShardId::from(text.as_str())),
+            None => return Ok(Row::Plain(text.clone())),
+        },
+        Err(_) => return Ok(Row::Other),
+    };
+    let wrong = |reason: String| (text.clone(), reason);
+    let count = |name: &str| -> Result<u64, (String, String)> {
         let Some(value) = item.get(name) else { return Ok(0) };
-        let digits = value.as_n().map_err(|_| format!("{key}: {name} is not a number"))?;
-        digits.parse().map_err(|e| format!("{key}: {name}: {e}"))
+        let digits = value.as_n().map_err(|_| wrong(format!("{name} is not a number")))?;
+        digits.parse().map_err(|e| wrong(format!("{name}: {e}")))
     };
     let ids = |name: &str| -> BTreeSet<ShardId> {
         let ids = item.get(name).and_then(|value| value.as_ss().ok());
@@ -75,52 +112,20 @@ pub(super) fn read(item: &Item) -> Result<Option<Lease>, String> {
         Some("TRIM_HORIZON" | "AT_TIMESTAMP") | None => Checkpoint::TrimHorizon,
         Some("LATEST") => Checkpoint::Latest,
         Some("SHARD_END") => Checkpoint::ShardEnd,
-        Some(digits) => Checkpoint::At(digits.parse().map_err(|e| format!("{key}: checkpoint: {e}"))?),
+        Some(digits) => Checkpoint::At(digits.parse().map_err(|e| wrong(format!("checkpoint: {e}")))?),
     };
-    Ok(Some(Lease {
-        owner: string(LEASE_OWNER).filter(|owner| !owner.is_empty()).map(|owner| OwnerId::named(owner)),
+    Ok(Row::Lease(Box::new(Lease {
+        owner: owner(item, LEASE_OWNER),
+        leaving: leaving(item),
         counter: count("leaseCounter")?,
         checkpoint,
         switches: count("ownerSwitchesSinceCheckpoint")?,
         parents: ids("parentShardId"),
         children: ids("childShardIds"),
         key,
-    }))
+    })))
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn lease() -> Lease {
-        let key = LeaseKey::parse("1:r$1$t$l:1:s").unwrap();
-        Lease { parents: BTreeSet::from(["p".into()]), counter: 3, ..Lease::new(key) }
-    }
-
-    #[test]
-    fn a_lease_is_read_as_it_was_written() {
-        let item = write(&lease());
-        assert_eq!(read(&item), Ok(Some(lease())));
-        assert_eq!(item.get("streamName"), Some(&text("1:r$1$t$l:1")));
-        assert!(!item.contains_key(LEASE_OWNER) && !item.contains_key("childShardIds"));
-    }
-
-    #[test]
-    fn rows_without_entity_are_leases_and_rows_of_other_entities_are_not() {
-        let mut item = write(&lease());
-        item.remove(ENTITY_TYPE);
-        assert!(read(&item).unwrap().is_some());
-        item.insert(ENTITY_TYPE.to_owned(), text("WORKER_METRICS"));
-        assert_eq!(read(&item), Ok(None));
-        let migration = Item::from([(LEASE_KEY.to_owned(), text("Migration3.0"))]);
-        assert_eq!(read(&migration), Ok(None));
-    }
-
-    #[test]
-    fn an_unreadable_checkpoint_is_told_with_its_key() {
-        let mut item = write(&lease());
-        item.insert("checkpoint".to_owned(), text("soon"));
-        let reason = read(&item).unwrap_err();
-        assert!(reason.contains("1:r$1$t$l:1:s") && reason.contains("soon"), "{reason}");
-    }
-}
+#[path = "item_tests.rs"]
+mod tests;

@@ -13,7 +13,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
-use super::{Checkpoint, HeldLease, LeaseError, LeaseStore};
+use super::{Checkpoint, HeldLease, LeaseError, LeaseStore, Trace};
 use crate::stream::ShardId;
 
 /// How often a lease is written.
@@ -70,6 +70,17 @@ enum Order {
     End(BTreeSet<ShardId>, oneshot::Sender<()>),
     /// Store how far it got, then give the lease up.
     Release(oneshot::Sender<()>),
+}
+
+/// Tells that the task broke off, where it did.
+struct Broken(Arc<Trace>);
+
+impl Drop for Broken {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.broken.store(true, Ordering::Release);
+        }
+    }
 }
 
 struct Keeping {
@@ -143,6 +154,7 @@ impl Keeping {
     ) {
         // However the task ends, the consumer stops.
         let _lost = lost.drop_guard();
+        let _broken = Broken(self.held.trace());
         let renewal = self.cadence.timeout / 3;
         let mut tick = tokio::time::interval(self.cadence.checkpoint.min(renewal).max(Duration::from_millis(1)));
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -199,7 +211,10 @@ impl Keeping {
         let outcome = match written {
             Ok(()) => {
                 self.renewed = Instant::now();
-                self.tenure.renewed(self.cadence.timeout);
+                // Whoever asked for the lease takes it by force some day: by then no image may be on its way any more.
+                if !self.held.trace.asked.is_cancelled() {
+                    self.tenure.renewed(self.cadence.timeout);
+                }
                 return Ok(());
             }
             Err(LeaseError::Lost(_)) => "lost",
@@ -284,6 +299,25 @@ mod tests {
         assert_eq!(read(&store).await.checkpoint, Checkpoint::TrimHorizon);
         assert_eq!(keeper.release().await, Err(Lost));
         store.release(theirs).await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_lease_that_is_asked_for_is_kept_but_its_tenure_ends() {
+        let (store, keeper) = held().await;
+        let asked = store.ask(&read(&store).await, &OwnerId::named("other")).await.unwrap();
+        assert!(asked);
+        // The wall clock stands still in this test: what is renewed shows as a later write of the same time.
+        let tenure = keeper.tenure();
+        tokio::time::sleep(Duration::from_secs(4)).await;
+        tenure.0.store(1, Ordering::Release);
+        tokio::time::sleep(Duration::from_secs(30)).await;
+        assert_eq!(tenure.ends_ms(), 1, "it was asked for, and is renewed without more time");
+        let lease = read(&store).await;
+        assert_eq!((lease.holder(), lease.counter > 8), (Some(&OwnerId::named("me")), true), "{lease:?}");
+        keeper.advance(at("5"));
+        keeper.release().await.unwrap();
+        let lease = read(&store).await;
+        assert_eq!((lease.checkpoint, lease.owner, lease.leaving), (at("5"), Some(OwnerId::named("other")), None));
     }
 
     #[tokio::test(start_paused = true)]

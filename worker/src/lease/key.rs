@@ -1,7 +1,8 @@
 //! A lease's key: `account:region$account$table$label:1:shardId`.
 //!
-//! The form that the Kinesis Client Library uses for several streams, always: one table holds the leases of every table
-//! that the configuration routes, and a table that joins later changes no key.
+//! The form that the Kinesis Client Library uses for several streams: one table holds the leases of every table that the
+//! configuration routes, and a table that joins later changes no key. The form that it uses for a single stream, the stream
+//! shard's id alone, is kept where an application's leases are taken over in place.
 
 use std::fmt;
 
@@ -20,6 +21,8 @@ pub struct StreamName {
     pub table: String,
     /// The stream's label with `_` for `:`.
     label: String,
+    /// Whether its leases are keyed by the stream shard's id alone.
+    plain: bool,
 }
 
 /// Names the lease of one stream shard.
@@ -51,7 +54,30 @@ impl StreamName {
             region: region.to_owned(),
             table: table.to_owned(),
             label: label.replace(':', "_"),
+            plain: false,
         })
+    }
+
+    /// The same stream, with leases that are keyed by the stream shard's id alone.
+    #[must_use]
+    pub fn plain(&self) -> Self {
+        Self { plain: true, ..self.clone() }
+    }
+
+    /// Whether its leases are keyed by the stream shard's id alone.
+    #[must_use]
+    pub const fn is_plain(&self) -> bool {
+        self.plain
+    }
+
+    /// Whether it is known to be newer than another stream of the same table: labels are times, to the millisecond.
+    #[must_use]
+    pub fn is_newer_than(&self, other: &Self) -> bool {
+        let time = |name: &Self| {
+            let digits: String = name.label.chars().filter(char::is_ascii_digit).collect();
+            (name.label.len() == 23 && digits.len() == 17).then_some(digits)
+        };
+        self.same_table(other) && matches!((time(self), time(other)), (Some(one), Some(two)) if one > two)
     }
 
     /// The stream of this name, given another stream of the same table.
@@ -76,7 +102,7 @@ impl StreamName {
 
 impl fmt::Display for StreamName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { account, region, table, label } = self;
+        let Self { account, region, table, label, plain: _ } = self;
         write!(f, "{account}:{region}${account}${table}${label}:1")
     }
 }
@@ -100,6 +126,7 @@ impl LeaseKey {
                     region: region.to_owned(),
                     table: table.to_owned(),
                     label: label.to_owned(),
+                    plain: false,
                 },
                 shard: ShardId::from(shard),
             })
@@ -110,7 +137,7 @@ impl LeaseKey {
 
 impl fmt::Display for LeaseKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.stream, self.shard)
+        if self.stream.plain { self.shard.fmt(f) } else { write!(f, "{}:{}", self.stream, self.shard) }
     }
 }
 
@@ -140,6 +167,24 @@ mod tests {
         assert_eq!(name.stream(&newer), Some(stream()));
         assert!(name.same_table(&StreamName::of(&newer).unwrap()));
         assert_ne!(name, StreamName::of(&newer).unwrap());
+    }
+
+    #[test]
+    fn the_newer_of_two_streams_is_told_by_its_label() {
+        let name = |arn: &str| StreamName::of(&Stream { arn: arn.to_owned(), ..stream() }).unwrap();
+        let (older, newer) = (name(ARN), name(&ARN.replace("05.678", "05.679")));
+        assert!(newer.is_newer_than(&older) && !older.is_newer_than(&newer) && !older.is_newer_than(&older));
+        let odd = name(&ARN.replace("2026-01-02T03:04:05.678", "second"));
+        assert!(!odd.is_newer_than(&older) && !older.is_newer_than(&odd), "nothing is known of it");
+        let elsewhere = name(&ARN.replace("products", "orders").replace("2026", "2027"));
+        assert!(!elsewhere.is_newer_than(&older));
+    }
+
+    #[test]
+    fn a_single_streams_leases_are_keyed_by_the_stream_shard_alone() {
+        let plain = StreamName::of(&stream()).unwrap().plain();
+        assert_eq!(plain.lease(&"shardId-00000001-a".into()).to_string(), "shardId-00000001-a");
+        assert!(plain.same_table(&StreamName::of(&stream()).unwrap()));
     }
 
     #[test]

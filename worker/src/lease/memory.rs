@@ -30,12 +30,12 @@ impl MemoryLeases {
         let mut leases = self.leases();
         let lost = || LeaseError::Lost(held.key.clone());
         let lease = leases.get_mut(&held.key).ok_or_else(lost)?;
-        if lease.owner.as_ref() != Some(&held.owner) || lease.counter != held.counter {
+        if lease.holder() != Some(&held.owner) || lease.counter != held.counter {
             return Err(lost());
         }
         change(lease);
         lease.counter += 1;
-        held.counter = lease.counter;
+        held.written(lease.leaving.as_ref());
         Ok(())
     }
 }
@@ -59,23 +59,35 @@ impl LeaseStore for MemoryLeases {
         Ok(absent)
     }
 
+    async fn ask(&self, lease: &Lease, owner: &OwnerId) -> Result<bool, LeaseError> {
+        let mut leases = self.leases();
+        let found = leases.get_mut(&lease.key).filter(|found| {
+            found.owner.is_some()
+                && found.owner == lease.owner
+                && found.leaving.is_none()
+                && found.checkpoint != Checkpoint::ShardEnd
+        });
+        let Some(found) = found else { return Ok(false) };
+        found.leaving = found.owner.replace(owner.clone());
+        Ok(true)
+    }
+
     async fn take(&self, lease: &Lease, owner: &OwnerId) -> Result<HeldLease, LeaseError> {
         let mut leases = self.leases();
         let found = leases.get_mut(&lease.key);
-        let Some(found) = found.filter(|found| found.counter == lease.counter && found.owner == lease.owner) else {
+        let Some(found) = found.filter(|found| {
+            found.counter == lease.counter && found.owner == lease.owner && found.leaving == lease.leaving
+        }) else {
             return Err(LeaseError::Lost(lease.key.clone()));
         };
-        if found.owner.as_ref() != Some(owner) {
+        if found.holder() != Some(owner) {
             found.switches += 1;
         }
+        let held = HeldLease::taken(found, owner);
         found.owner = Some(owner.clone());
+        found.leaving = None;
         found.counter += 1;
-        Ok(HeldLease {
-            key: lease.key.clone(),
-            owner: owner.clone(),
-            counter: found.counter,
-            checkpoint: found.checkpoint,
-        })
+        Ok(held)
     }
 
     async fn renew(&self, held: &mut HeldLease) -> Result<(), LeaseError> {
@@ -96,7 +108,11 @@ impl LeaseStore for MemoryLeases {
     }
 
     async fn release(&self, mut held: HeldLease) -> Result<(), LeaseError> {
-        self.write(&mut held, |lease| lease.owner = None)
+        self.write(&mut held, |lease| {
+            if lease.leaving.take().is_none() {
+                lease.owner = None;
+            }
+        })
     }
 
     async fn delete(&self, lease: &Lease) -> Result<(), LeaseError> {

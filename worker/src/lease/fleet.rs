@@ -1,0 +1,166 @@
+//! The fleet as one worker sees it: one listing of all leases for all of its streams, and the requests for a fair share.
+
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use metrics::{counter, gauge};
+use ringtide_core::metrics as names;
+use tokio::time::Instant;
+
+use super::balance::{self, Share};
+use super::sight::Sight;
+use super::{HeldLease, Lease, LeaseError, LeaseKey, LeaseStore, OwnerId, StreamName, Trace};
+
+/// The shortest and the longest pause between two listings while others have leases.
+const PACE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(1));
+/// What a lease adds to the pause: a listing reads them all, and costs by their number.
+const PACE_PER_LEASE: Duration = Duration::from_millis(10);
+
+/// What the followers of one worker share.
+pub(crate) struct Fleet {
+    store: Arc<dyn LeaseStore>,
+    owner: OwnerId,
+    timeout: Duration,
+    listing: tokio::sync::Mutex<Option<Listed>>,
+    sight: Mutex<Sight>,
+}
+
+#[derive(Clone)]
+struct Listed {
+    at: Instant,
+    leases: Arc<[Lease]>,
+}
+
+/// A lease that this worker holds, as far as its fleet knows: dropping it says that it does not any more.
+pub(crate) struct Holding {
+    fleet: Arc<Fleet>,
+    key: LeaseKey,
+    trace: Arc<Trace>,
+}
+
+impl Holding {
+    /// Resolves once somebody has asked for the lease.
+    pub(crate) async fn asked(&self) {
+        self.trace.asked.cancelled().await;
+    }
+
+    /// Whether the task that writes the lease broke off.
+    pub(crate) fn is_broken(&self) -> bool {
+        self.trace.broken.load(Ordering::Acquire)
+    }
+}
+
+impl Fleet {
+    pub(crate) fn new(store: Arc<dyn LeaseStore>, owner: OwnerId, timeout: Duration) -> Self {
+        let sight = Mutex::new(Sight::new(owner.clone(), timeout));
+        Self { store, owner, timeout, listing: tokio::sync::Mutex::new(None), sight }
+    }
+
+    /// The leases of this stream are for this worker, too.
+    pub(crate) fn follow(&self, stream: &StreamName) {
+        self.sight().follow(stream.clone());
+    }
+
+    /// The stream is followed no more.
+    pub(crate) fn leave(&self, stream: &StreamName) {
+        self.sight().leave(stream);
+    }
+
+    /// All leases, as they were read after `since` by whichever follower came first; whoever reads them also asks the
+    /// others for what this worker lacks, where `settled` says that nothing keeps it from reading more.
+    pub(crate) async fn leases(&self, since: Instant, settled: bool) -> Result<Arc<[Lease]>, LeaseError> {
+        let mut listing = self.listing.lock().await;
+        if let Some(listed) = listing.as_ref().filter(|listed| listed.at >= since) {
+            return Ok(Arc::clone(&listed.leases));
+        }
+        let at = Instant::now();
+        let leases: Arc<[Lease]> = self.store.list().await?.into();
+        let (twins, wanted) = {
+            let mut sight = self.sight();
+            let twins = sight.observe(&leases, Instant::now()).twins;
+            tell(sight.share());
+            let wanted = balance::to_ask_for(sight.in_play(), &self.owner, &mut fastrand::Rng::new());
+            (twins, if settled { wanted } else { Vec::new() })
+        };
+        for key in twins {
+            counter!(names::LEASE_CHANGES, names::OUTCOME => "twin").increment(1);
+            tracing::error!(
+                lease = %key, owner = %self.owner,
+                "another worker runs under this worker's name and has taken its stream lease; start each with an --owner of its own"
+            );
+        }
+        for lease in leases.iter().filter(|lease| wanted.contains(&lease.key)) {
+            if self.store.ask(lease, &self.owner).await? {
+                counter!(names::LEASE_CHANGES, names::OUTCOME => "asked").increment(1);
+                tracing::info!(
+                    lease = %lease.key, holder = lease.holder().map(OwnerId::as_str),
+                    "stream lease asked for, to even out the workers' shares"
+                );
+                self.sight().asks(&lease.key);
+            }
+        }
+        *listing = Some(Listed { at, leases: Arc::clone(&leases) });
+        Ok(leases)
+    }
+
+    /// Whether this worker may take a lease that it does not hold.
+    pub(crate) fn may_take(&self, lease: &Lease) -> bool {
+        self.sight().may_take(lease, Instant::now())
+    }
+
+    /// Whether another process works under this worker's name.
+    pub(crate) fn has_twin(&self) -> bool {
+        self.sight().has_twin()
+    }
+
+    /// This worker created a lease that nobody holds.
+    pub(crate) fn created(&self) {
+        self.sight().created();
+    }
+
+    /// Takes a lease as it was read.
+    pub(crate) async fn take(self: &Arc<Self>, lease: &Lease) -> Result<(HeldLease, Holding), LeaseError> {
+        let held = self.store.take(lease, &self.owner).await?;
+        let outcome = match lease.holder() {
+            Some(holder) if *holder != self.owner => "stolen",
+            Some(_) | None => "taken",
+        };
+        counter!(names::LEASE_CHANGES, names::OUTCOME => outcome).increment(1);
+        self.sight().takes(&lease.key);
+        let holding = Holding { fleet: Arc::clone(self), key: lease.key.clone(), trace: held.trace() };
+        Ok((held, holding))
+    }
+
+    /// When to look at the leases again; `None` where no other worker is to be seen, and nothing is waited for: whoever
+    /// comes shows itself by asking, which the holder's next write tells.
+    pub(crate) fn next_look(&self, others: bool) -> Option<Instant> {
+        let now = Instant::now();
+        let sight = self.sight();
+        if !others && sight.is_alone() {
+            return None;
+        }
+        let pace = (PACE_PER_LEASE * u32::try_from(sight.share().leases).unwrap_or(u32::MAX)).clamp(PACE.0, PACE.1);
+        let pace = pace.min(self.timeout / 4).max(Duration::from_millis(50));
+        let pace = if sight.waits() { pace / 4 } else { pace };
+        // Workers that were started together do not look together for ever.
+        let at = now + pace.mul_f64(0.7 + 0.3 * fastrand::f64());
+        Some(sight.next_expiry(now).map_or(at, |expiry| at.min(expiry + Duration::from_millis(1))))
+    }
+
+    fn sight(&self) -> MutexGuard<'_, Sight> {
+        self.sight.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Holding {
+    fn drop(&mut self) {
+        self.fleet.sight().gives_up(&self.key, self.trace.counter.load(Ordering::Acquire));
+    }
+}
+
+fn tell(share: Share) {
+    gauge!(names::LEASES_IN_PLAY).set(share.leases as f64);
+    gauge!(names::LEASES_HELD).set(share.mine as f64);
+    gauge!(names::WORKERS).set(share.workers as f64);
+}
