@@ -5,6 +5,7 @@ mod demo;
 mod filters;
 mod health;
 mod logging;
+mod output;
 mod run;
 
 use std::process::ExitCode;
