@@ -25,8 +25,8 @@ pub use failure::{Failure, SdkError, ServiceError, is_denial, is_throttle};
 pub use objects::{ObjectError, Objects};
 pub use source::load;
 
-use crate::config::{Aws, Config, ParkTarget};
-use crate::park::{DirectoryPark, ParkStore};
+use crate::config::{Aws, Config};
+use crate::park::ParkReader;
 use crate::pipeline::Services;
 use crate::valkey::Credentials;
 
@@ -37,14 +37,15 @@ use crate::valkey::Credentials;
 #[must_use]
 pub fn services(config: &Config) -> Services {
     let sdk = Sdk::new(&config.aws);
-    let park = config.park.as_ref().map(|target| -> Arc<dyn ParkStore> {
-        match target {
-            ParkTarget::Sqs { queue_url } => Arc::new(park::Queue::new(sdk.clone(), queue_url)),
-            ParkTarget::S3 { bucket, prefix } => Arc::new(park::Bucket::new(sdk.clone(), bucket, prefix)),
-            ParkTarget::Directory(path) => Arc::new(DirectoryPark::new(path.clone())),
-        }
-    });
+    let park = config.park.as_ref().and_then(|target| park::store(&sdk, target));
     Services { credentials: logins(&config.valkey, &sdk), park }
+}
+
+/// Prepares the reading of the place that a configuration names for parked records; `None` where it names none, or a
+/// table and this build lacks the feature `dynamodb`.
+#[must_use]
+pub fn park_reader(config: &Config) -> Option<Arc<dyn ParkReader>> {
+    park::reader(&Sdk::new(&config.aws), config.park.as_ref()?)
 }
 
 /// Prepares the logins that a configuration of `[valkey]` leaves to AWS: a secret's password, or tokens; `None` where it

@@ -99,6 +99,8 @@ pub enum ParkTarget {
         /// What the objects' keys begin with; empty, or ends in `/`.
         prefix: String,
     },
+    /// Items of a DynamoDB table with this name.
+    Table(String),
     /// Files of a directory.
     Directory(PathBuf),
 }

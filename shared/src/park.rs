@@ -7,10 +7,14 @@
 //!
 //! # Guarantees
 //! Parking is at least once: a record whose acknowledgement was lost is parked again. Stores that name what they keep
-//! (S3, a directory) name it by the record's place in the stream, so that the second time overwrites the first.
+//! (S3, a directory, a DynamoDB table) name it by the record's place in the stream, so that the second time overwrites
+//! the first.
+//!
+//! [`ParkStore`] is what a pipeline writes through, [`ParkReader`] what an operator reads the same place through.
 
 mod directory;
 mod place;
+mod reader;
 
 use std::fmt;
 use std::sync::Arc;
@@ -19,10 +23,13 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
 pub use directory::DirectoryPark;
+pub use reader::{Kept, NotParked, ParkReader};
+#[cfg(feature = "aws")]
+pub(crate) use reader::{SUFFIX, is_id};
 
 use crate::record::{ChangeRecord, RawRecord, SequenceNumber, UnreadableRecord};
 
-/// Keeps parked records: an SQS queue, objects in S3, files of a directory, or a list in tests.
+/// Keeps parked records: an SQS queue, objects in S3, items of a DynamoDB table, files of a directory, or a list in tests.
 #[async_trait]
 pub trait ParkStore: fmt::Debug + Send + Sync {
     /// Keeps a record; resolves when it is stored for good. The same record may come again.

@@ -89,6 +89,25 @@ impl Objects {
         stored.map(drop).map_err(|error| failed(bucket, key, Failure::of(&error)))
     }
 
+    /// Lists a page of the keys that begin with `prefix`, and tells where the next page begins, if there is one.
+    pub(super) async fn list(
+        &self,
+        bucket: &str,
+        prefix: &str,
+        from: Option<String>,
+    ) -> Result<(Vec<String>, Option<String>), ObjectError> {
+        let list = self.client().await.list_objects_v2().bucket(bucket).prefix(prefix).set_continuation_token(from);
+        let listed = list.send().await.map_err(|error| failed(bucket, prefix, Failure::of(&error)))?;
+        let keys = listed.contents.unwrap_or_default().into_iter().filter_map(|object| object.key).collect();
+        Ok((keys, listed.next_continuation_token.filter(|_| listed.is_truncated == Some(true))))
+    }
+
+    /// Deletes an object; one that is not there is no error.
+    pub(super) async fn delete(&self, bucket: &str, key: &str) -> Result<(), ObjectError> {
+        let deleted = self.client().await.delete_object().bucket(bucket).key(key).send().await;
+        deleted.map(drop).map_err(|error| failed(bucket, key, Failure::of(&error)))
+    }
+
     async fn client(&self) -> &Client {
         self.client.get_or_init(|| async { client(self.sdk.config().await) }).await
     }

@@ -161,7 +161,7 @@ impl Checker {
             self.refuse(
                 "park.to",
                 format!("{text:?} is no place for records"),
-                "write an SQS queue's URL, \"s3://bucket/prefix\" or \"file:///directory\"",
+                "write an SQS queue's URL, \"s3://bucket/prefix\", \"dynamodb://table\" or \"file:///directory\"",
             );
         }
         target
@@ -171,8 +171,7 @@ impl Checker {
         self.unknown("worker", &raw.unknown);
         let default = Worker::default();
         let application = raw.application.unwrap_or(default.application);
-        let table_name = |b: u8| b.is_ascii_alphanumeric() || b"_.-".contains(&b);
-        if !(3..=255).contains(&application.len()) || !application.bytes().all(table_name) {
+        if !is_table_name(&application) {
             let problem = format!("{application:?} cannot be the name of a DynamoDB table");
             self.refuse("worker.application", problem, "use 3 to 255 letters, digits, \"_\", \".\" and \"-\"");
         }
@@ -244,6 +243,10 @@ impl Checker {
     }
 }
 
+fn is_table_name(text: &str) -> bool {
+    (3..=255).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.-".contains(&b))
+}
+
 fn park_target(text: &str) -> Option<ParkTarget> {
     let (scheme, rest) = text.split_once("://")?;
     match scheme {
@@ -254,6 +257,7 @@ fn park_target(text: &str) -> Option<ParkTarget> {
                 if prefix.is_empty() || prefix.ends_with('/') { prefix.to_owned() } else { format!("{prefix}/") };
             (!bucket.is_empty()).then(|| ParkTarget::S3 { bucket: bucket.to_owned(), prefix })
         }
+        "dynamodb" if is_table_name(rest) => Some(ParkTarget::Table(rest.to_owned())),
         "file" if rest.starts_with('/') => Some(ParkTarget::Directory(PathBuf::from(rest))),
         _ => None,
     }

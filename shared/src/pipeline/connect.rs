@@ -40,11 +40,17 @@ impl Pipeline {
         let mut violations = Vec::new();
         let park = services.park.or_else(|| directory(config.park.as_ref()?));
         if park.is_none() && config.park.is_some() {
-            violations.push(Violation::new(
-                "park.to",
-                "this program has no access to AWS, where records are to be parked",
-                "give a store for parked records, or write \"file:///directory\"",
-            ));
+            let (problem, remedy) = match config.park {
+                Some(ParkTarget::Table(_)) => (
+                    "this program cannot park records in a DynamoDB table; the worker can, and the function cannot",
+                    "write an SQS queue's URL, \"s3://bucket/prefix\" or \"file:///directory\"",
+                ),
+                Some(ParkTarget::Sqs { .. } | ParkTarget::S3 { .. } | ParkTarget::Directory(_)) | None => (
+                    "this program has no access to AWS, where records are to be parked",
+                    "give a store for parked records, or write \"file:///directory\"",
+                ),
+            };
+            violations.push(Violation::new("park.to", problem, remedy));
         }
         let mut shards = Vec::new();
         for spec in ring.shards() {
@@ -77,6 +83,6 @@ impl Pipeline {
 fn directory(target: &ParkTarget) -> Option<Arc<dyn ParkStore>> {
     match target {
         ParkTarget::Directory(path) => Some(Arc::new(DirectoryPark::new(path.clone()))),
-        ParkTarget::Sqs { .. } | ParkTarget::S3 { .. } => None,
+        ParkTarget::Sqs { .. } | ParkTarget::S3 { .. } | ParkTarget::Table(_) => None,
     }
 }
