@@ -7,7 +7,7 @@ mod router;
 use std::sync::Arc;
 
 pub use filter::event_filter;
-pub use router::{Routed, Router};
+pub use router::{Explanation, RouteExplanation, Routed, Router, WhyNot};
 
 use crate::key::{CacheKey, KeySpace};
 use crate::record::EventName;

@@ -47,6 +47,7 @@ mod flush;
 mod inbox;
 mod lease;
 mod link;
+mod look;
 #[cfg(feature = "memory")]
 mod memory;
 mod meters;
@@ -67,8 +68,10 @@ pub use apply::{Applied, BATCH};
 pub use connect::ConnectError;
 pub use credentials::{Credentials, Login, NoLogin};
 pub use error::ShardError;
+pub use flush::{Found, Sweep};
 pub use inbox::{Inbox, InboxEvent};
 pub use lease::{Fill, FillReply, LeaseReply, LeaseRequest, Release};
+pub use look::{Expiry, Look, LookedAt};
 #[cfg(feature = "memory")]
 pub use memory::MemoryServer;
 pub use notice::Notice;
@@ -86,6 +89,13 @@ use tracking::Tracking;
 
 /// The first bytes of every lock: three letters and the format's version.
 pub const LOCK_MAGIC: &[u8] = b"RTL\x01";
+
+/// The slot that a cluster's servers put a name into: of its hash tag where it has one.
+#[cfg(feature = "cluster")]
+#[must_use]
+pub fn cluster_slot(name: &[u8]) -> u16 {
+    cluster::slot_of(name)
+}
 
 /// A handle for one ring shard, cheap to clone; its connections end with the last handle.
 #[derive(Clone)]

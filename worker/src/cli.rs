@@ -1,11 +1,18 @@
 //! The command line: one file a sub-command.
 
+mod check;
 #[cfg(feature = "demo")]
 mod demo;
+mod explain;
 mod filters;
+mod flush;
 mod health;
+mod invalidate;
+mod locate;
 mod logging;
 mod output;
+mod park;
+mod ring;
 mod run;
 
 use std::process::ExitCode;
@@ -32,6 +39,18 @@ enum Command {
     Filters(filters::Filters),
     /// Asks a running worker whether it is well; exits with 0 where it is and with 1 where it is not.
     Health(health::Health),
+    /// Checks the configuration against the live tables and ring shards; everything that is wrong at once.
+    Check(check::Check),
+    /// Lists, shows, requeues and drops parked records.
+    Park(park::Park),
+    /// Invalidates keys on every ring shard that may hold them.
+    Invalidate(invalidate::Invalidate),
+    /// Removes every entry of key spaces from all ring shards, at a bounded pace.
+    Flush(flush::Flush),
+    /// Tells where keys live, under each placement, and what is kept there.
+    Locate(locate::Locate),
+    /// Tells what records lead to: which routes and keys, which commands for which ring shards, and why not.
+    Explain(explain::Explain),
     #[cfg(feature = "demo")]
     Demo(demo::Demo),
     #[cfg(feature = "demo")]
@@ -59,6 +78,18 @@ impl Common {
         // The endpoint is where a parameter or an object is read from as well.
         let endpoint = self.endpoint_url.iter().map(|url| ("RINGTIDE_AWS_ENDPOINT_URL".to_owned(), url.clone()));
         aws::load(&self.config, environment().chain(endpoint)).await
+    }
+
+    /// Begins to log warnings, and loads the configuration, for a command that ends by itself.
+    ///
+    /// # Errors
+    /// The exit code; what is wrong is logged.
+    async fn open(&self) -> Result<Config, Exit> {
+        logging::begin_quietly(self.log_format);
+        self.load().await.map_err(|error| {
+            tracing::error!("{error}");
+            Exit::Configuration
+        })
     }
 }
 
@@ -93,6 +124,12 @@ impl Cli {
             Command::Run(run) => run.run().await,
             Command::Filters(filters) => filters.run().await,
             Command::Health(health) => health.run().await,
+            Command::Check(check) => check.run().await,
+            Command::Park(park) => park.run().await,
+            Command::Invalidate(invalidate) => invalidate.run().await,
+            Command::Flush(flush) => flush.run().await,
+            Command::Locate(locate) => locate.run().await,
+            Command::Explain(explain) => explain.run().await,
             #[cfg(feature = "demo")]
             Command::Demo(demo) => demo.run().await,
             #[cfg(feature = "demo")]

@@ -25,7 +25,7 @@ use crate::lease::{Lease, LeaseError, LeaseStore, OwnerId, StreamName};
 use crate::stream::{StreamSource, TableDescription};
 
 pub use start::StartError;
-pub(crate) use start::{Found, find_streams, prepare_leases};
+pub(crate) use start::{Found, find_streams, prepare_leases, problems, refused};
 
 /// What a supervisor works with.
 #[derive(Clone)]

@@ -1,5 +1,7 @@
 //! One record through the routes of its table.
 
+mod explain;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -12,6 +14,8 @@ use crate::record::{
     Attribute, AttributeError, Attributes, ChangeRecord, EventName, canonical_number, write_json_object,
 };
 use crate::version::Version;
+
+pub use explain::{Explanation, RouteExplanation, WhyNot};
 
 /// All routes, by table.
 #[derive(Debug)]
@@ -92,24 +96,10 @@ impl Router {
         if routes().next().is_none() {
             return routed;
         }
-        let keys = match record.keys.pick(&table.key_names) {
-            Ok(keys) => keys,
-            Err(error) => {
-                // Without keys the images may still tell them: no primary key is missing from an image.
-                routed.keys_only = Some(error);
-                routed.unreachable.extend(routes().map(|route| route.route.place.clone()));
-                return routed;
-            }
+        let Some(decoded) = table.decode(record, &mut routed) else {
+            routed.unreachable.extend(routes().map(|route| route.route.place.clone()));
+            return routed;
         };
-        let mut decoded = Decoded { keys, old: None, new: None };
-        if routes().any(|route| route.needs_images(&decoded.keys)) {
-            let pick =
-                |image: &Option<Box<dyn Attributes>>| image.as_ref().map(|image| image.pick(&table.names)).transpose();
-            match pick(&record.old).and_then(|old| pick(&record.new).map(|new| (old, new))) {
-                Ok((old, new)) => (decoded.old, decoded.new) = (old, new),
-                Err(error) => routed.keys_only = Some(error),
-            }
-        }
         for route in routes() {
             if routed.keys_only.is_some() {
                 route.by_keys_only(&decoded, out, &mut routed);
@@ -142,6 +132,29 @@ impl TableRoutes {
             .collect();
         Self { routes, key_names, names }
     }
+
+    /// Decodes what the routes ask for; `None` where not even the keys can be. Images that cannot be are noted in `routed`.
+    fn decode(&self, record: &ChangeRecord, routed: &mut Routed) -> Option<Decoded> {
+        let keys = match record.keys.pick(&self.key_names) {
+            Ok(keys) => keys,
+            Err(error) => {
+                // Without keys the images may still tell them: no primary key is missing from an image.
+                routed.keys_only = Some(error);
+                return None;
+            }
+        };
+        let mut decoded = Decoded { keys, old: None, new: None };
+        let mut routes = self.routes.iter().filter(|route| route.route.applies_to(record.event));
+        if routes.any(|route| route.needs_images(&decoded.keys)) {
+            let pick =
+                |image: &Option<Box<dyn Attributes>>| image.as_ref().map(|image| image.pick(&self.names)).transpose();
+            match pick(&record.old).and_then(|old| pick(&record.new).map(|new| (old, new))) {
+                Ok((old, new)) => (decoded.old, decoded.new) = (old, new),
+                Err(error) => routed.keys_only = Some(error),
+            }
+        }
+        Some(decoded)
+    }
 }
 
 fn place_of(names: &mut Vec<String>, name: &str) -> usize {
@@ -169,6 +182,12 @@ impl CompiledRoute {
         }
     }
 
+    /// Whether a MODIFY left alone all that the route looks at.
+    fn is_unchanged(&self, event: EventName, decoded: &Decoded) -> bool {
+        let (EventName::Modify, Some(old), Some(new)) = (event, &decoded.old, &decoded.new) else { return false };
+        !self.when_changed.is_empty() && self.when_changed.iter().all(|place| old.get(*place) == new.get(*place))
+    }
+
     fn commands(
         &self,
         record: &ChangeRecord,
@@ -178,10 +197,7 @@ impl CompiledRoute {
         routed: &mut Routed,
     ) {
         let (old, new) = (decoded.old.as_deref(), decoded.new.as_deref());
-        if let (EventName::Modify, Some(old), Some(new)) = (record.event, old, new)
-            && !self.when_changed.is_empty()
-            && self.when_changed.iter().all(|place| old.get(*place) == new.get(*place))
-        {
+        if self.is_unchanged(record.event, decoded) {
             return;
         }
         let mut key_of = |image| match self.render(decoded, image) {

@@ -15,6 +15,24 @@ const PAGE: usize = 250;
 /// What every lock's name begins with.
 const LOCKS: &str = "lock:";
 
+/// What is done about the names that a walk finds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sweep {
+    /// They are only told.
+    Count,
+    /// They are unlinked.
+    Unlink,
+}
+
+/// What a walk has found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Found {
+    /// The name of an entry, or of what else begins as its key does.
+    Entry,
+    /// The name of a lock.
+    Lock,
+}
+
 impl Shard {
     /// Unlinks every entry whose key begins with `prefix`, and its lock, a page of keys at a time with a `pause`
     /// between pages; returns how many names were unlinked.
@@ -26,21 +44,44 @@ impl Shard {
     /// # Errors
     /// [`ShardError`]: a part was flushed, and the whole is to be tried again.
     pub async fn flush(&self, prefix: &str, pause: Duration) -> Result<u64, ShardError> {
+        self.sweep(prefix, pause, Sweep::Unlink, &|_| {}).await
+    }
+
+    /// Walks over what [`Shard::flush`] removes, and tells `found` of each name before anything is done about it; returns
+    /// how many names were unlinked. A name may be found more than once.
+    ///
+    /// # Errors
+    /// [`ShardError`]: a part was walked over, and the whole is to be tried again.
+    pub async fn sweep(
+        &self,
+        prefix: &str,
+        pause: Duration,
+        sweep: Sweep,
+        found: &(dyn Fn(Found) + Send + Sync),
+    ) -> Result<u64, ShardError> {
         let patterns = [format!("{LOCKS}*{}*", escaped(prefix)), format!("{}*", escaped(prefix))];
         let [locks, entries] = &patterns;
+        let tell = |what| {
+            found(what);
+            sweep == Sweep::Unlink
+        };
+        let lock = |name: &[u8]| is_lock_of(name, prefix) && tell(Found::Lock);
+        let entry = |_: &[u8]| tell(Found::Entry);
         match &*self.reach {
             Reach::One(links) => {
-                let wanted = |name: &[u8]| is_lock_of(name, prefix);
-                Ok(self.unlink(links, locks, wanted, pause).await?
-                    + self.unlink(links, entries, |_| true, pause).await?)
+                let unlinked = self.unlink(links, locks, lock, pause).await?;
+                Ok(unlinked + self.unlink(links, entries, entry, pause).await?)
             }
             #[cfg(feature = "cluster")]
             Reach::Cluster(cluster) => {
-                let locks = cluster.unlink(locks, |name| is_lock_of(name, prefix), pause).await?;
-                Ok(locks + cluster.unlink(entries, |_| true, pause).await?)
+                let unlinked = cluster.unlink(locks, lock, pause).await?;
+                Ok(unlinked + cluster.unlink(entries, entry, pause).await?)
             }
             #[cfg(feature = "memory")]
-            Reach::Memory(server) => server.flush(prefix),
+            Reach::Memory(server) => {
+                server.names(prefix)?.iter().for_each(|_| found(Found::Entry));
+                if sweep == Sweep::Unlink { server.flush(prefix) } else { Ok(0) }
+            }
         }
     }
 

@@ -16,8 +16,17 @@ pub enum LogFormat {
 /// Begins to log to standard error; `RINGTIDE_LOG`, or else `RUST_LOG`, chooses levels, `info` without them. Once more is
 /// a no-op.
 pub(super) fn begin(format: LogFormat) {
+    begin_at(format, "info");
+}
+
+/// As [`begin`], for commands whose output says what they do: `warn` where nothing else is chosen.
+pub(super) fn begin_quietly(format: LogFormat) {
+    begin_at(format, "warn");
+}
+
+fn begin_at(format: LogFormat, level: &str) {
     let chosen = EnvFilter::try_from_env("RINGTIDE_LOG").or_else(|_| EnvFilter::try_from_default_env());
-    let filter = chosen.unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter = chosen.unwrap_or_else(|_| EnvFilter::new(level));
     let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     let begun = match format {
         LogFormat::Text => lines.with_ansi(std::io::stderr().is_terminal()).try_init(),

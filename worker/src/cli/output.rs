@@ -79,6 +79,22 @@ fn printable(text: &str, lines: bool) -> String {
     text.chars().map(escape).collect()
 }
 
+/// A time span in one or two units, for people: `5s`, `3h 12m`.
+pub(super) fn span(time: Duration) -> String {
+    let s = time.as_secs();
+    let two = |large: u64, large_unit: &str, small: u64, small_unit: &str| match small {
+        0 => format!("{large}{large_unit}"),
+        small => format!("{large}{large_unit} {small}{small_unit}"),
+    };
+    match s {
+        0 => format!("{}ms", time.as_millis()),
+        1..60 => format!("{s}s"),
+        60..3600 => two(s / 60, "m", s % 60, "s"),
+        3600..86_400 => two(s / 3600, "h", s % 3600 / 60, "m"),
+        _ => two(s / 86_400, "d", s % 86_400 / 3600, "h"),
+    }
+}
+
 /// Shows on standard error how far something has come: a line that is rewritten on a terminal, a line now and then
 /// elsewhere. Says nothing of what takes less than a second.
 #[derive(Debug)]
@@ -151,6 +167,14 @@ mod tests {
         let rows = [vec!["a\x1b[2Jb\n".to_owned()]];
         assert_eq!(columns(&["key"], &rows), "KEY\na\\u{1b}[2Jb\\n");
         assert_eq!(printable("two\nlines\x07", true), "two\nlines\\u{7}");
+    }
+
+    #[test]
+    fn a_span_has_at_most_two_units() {
+        let spans = [(20, "20ms"), (5_000, "5s"), (90_000, "1m 30s"), (11_520_000, "3h 12m"), (172_800_000, "2d")];
+        for (ms, expected) in spans {
+            assert_eq!(span(Duration::from_millis(ms)), expected);
+        }
     }
 
     #[test]

@@ -182,7 +182,8 @@ pub(crate) fn problems(table: &str, description: &TableDescription, router: &Rou
     router.check(table, view, &description.key_schema)
 }
 
-fn refused(table: &str, error: &StreamError, endpoint: &str) -> Violation {
+/// Why a table cannot be described, and what to do about it.
+pub(crate) fn refused(table: &str, error: &StreamError, endpoint: &str) -> Violation {
     match error {
         StreamError::NotFound(_) => Violation::new(
             place(table),
