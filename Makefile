@@ -10,7 +10,7 @@ SAM_ENV := $(CURDIR)/target/sam
 export PATH := $(MINISTACK_ENV)/bin:$(PATH)
 export SAM_CLI_TELEMETRY := 0
 
-.PHONY: help demo local test fuzz fuzz-events fuzz-poller bench check deployment advisories fmt setup valkey ministack sam
+.PHONY: help demo local test fuzz fuzz-events fuzz-poller simulate bench check deployment advisories fmt setup valkey ministack sam
 
 help: ## Lists the targets.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | column -t -s $$'\t'
@@ -56,6 +56,9 @@ fuzz-events: ## The function's fuzzer of events, 1,000,000 cases. CASES=… SEED
 
 fuzz-poller: valkey ministack ## The function against Lambda's stream poller, 3,000 schedules. SCHEDULES=… SEED=…
 	RINGTIDE_POLLER_SCHEDULES=$${SCHEDULES:-3000} RINGTIDE_POLLER_SEED=$${SEED:-1} $(CARGO) test -p ringtide-lambda --test poller no_schedule -- --nocapture
+
+simulate: ## Fleets of workers on a simulated cloud, 1,000,000 seeds. SEEDS=… SEED=…
+	RINGTIDE_SIMULATION_SEEDS=$${SEEDS:-1000000} RINGTIDE_SIMULATION_SEED=$${SEED:-1} $(CARGO) test --release -p ringtide-worker --lib simulated::campaign::no_schedule -- --nocapture
 
 bench: valkey ## All benchmarks; the last lines are the ratios.
 	$(CARGO) bench -p ringtide-tests --bench ring

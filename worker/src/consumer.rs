@@ -21,6 +21,7 @@ use crate::discovery::Discovery;
 use crate::health::ShardHealth;
 use crate::lease::keeper::{Cadence, LeaseKeeper};
 use crate::lease::{Checkpoint, HeldLease, Lease, LeaseError, LeaseStore, OwnerId, StreamName};
+use crate::lineage::Origin;
 use crate::pace::Pace;
 use crate::stream::policy::AfterGap;
 use crate::stream::{ShardId, StreamError, StreamSource};
@@ -28,7 +29,7 @@ use crate::stream::{ShardId, StreamError, StreamSource};
 use reading::{Reader, Step};
 
 /// How long a closed stream shard's children are looked for before its end is stored without them.
-const CHILD_PATIENCE: Duration = Duration::from_secs(5);
+const CHILD_PATIENCE: Duration = Duration::from_secs(30);
 /// How often a consumer that waits for its pages looks whether something that is down holds them up.
 const HOLD_UP_CHECK: Duration = Duration::from_millis(50);
 
@@ -79,6 +80,7 @@ pub(crate) struct Consumer {
     shard: ShardId,
     keeper: LeaseKeeper,
     health: ShardHealth,
+    origin: Origin,
     watermark: Watermark<Checkpoint>,
     under_way: FuturesUnordered<UnderWay>,
 }
@@ -89,9 +91,14 @@ impl Consumer {
         let (shard, from) = (held.key().shard.clone(), held.taken_at());
         let cadence = shared.settings.cadence;
         let keeper = LeaseKeeper::start(Arc::clone(&shared.leases), held, cadence, Arc::clone(&shared.table));
-        let consumer =
-            Self { shared, shard, keeper, health, watermark: Watermark::new(), under_way: FuturesUnordered::new() };
+        let (watermark, under_way) = (Watermark::new(), FuturesUnordered::new());
+        let consumer = Self { shared, shard, keeper, health, origin: Origin::First, watermark, under_way };
         (consumer, from)
+    }
+
+    /// Tells what is known of the records before the stream shard's first one; nothing is, unless told.
+    pub(crate) fn coming_from(self, origin: Origin) -> Self {
+        Self { origin, ..self }
     }
 
     /// Reads until the end of the stream shard, the loss of the lease, or `stop`.
@@ -102,7 +109,7 @@ impl Consumer {
         tracing::info!(table = %shared.table, stream_shard = %self.shard, from = %from, "stream shard opened");
         let pace = Pace::new(shared.settings.idle_poll, shared.settings.max_reads_per_second);
         let tenure = self.keeper.tenure();
-        let mut reader = Reader::new(self.shared.clone(), self.shard.clone(), from, pace, tenure);
+        let mut reader = Reader::new(self.shared.clone(), self.shard.clone(), from, self.origin, pace, tenure);
         if from == Checkpoint::ShardEnd {
             return self.finish(stop).await;
         }
@@ -179,7 +186,7 @@ impl Consumer {
                         }
                     }
                     match after {
-                        AfterGap::Horizon => reader.start_over(),
+                        AfterGap::Horizon => {}
                         AfterGap::End => return None,
                     }
                 }
@@ -208,10 +215,19 @@ impl Consumer {
     async fn finish(mut self, stop: CancellationToken) -> Exit {
         let lost = self.keeper.lost();
         let claimed = {
+            let (shared, shard) = (self.shared.clone(), self.shard.clone());
             let claiming = async {
-                self.drain().await?;
-                self.health.ended();
-                Ok::<_, Abandoned>(claim_children(&self.shared, &self.shard).await)
+                // Looked for while the last pages are delivered, so that the children begin right after.
+                let looking = shared.discovery.children_of(&shard, CHILD_PATIENCE);
+                let delivering = async {
+                    self.drain().await?;
+                    self.health.ended();
+                    Ok::<_, Abandoned>(())
+                };
+                let (children, delivered) = tokio::join!(looking, delivering);
+                delivered?;
+                claim(&shared, &shard, &children).await;
+                Ok::<_, Abandoned>(children)
             };
             tokio::select! {
                 biased;
@@ -272,9 +288,8 @@ async fn flush_after_gap(shared: &Shared, shard: &ShardId, error: &StreamError) 
     Ok(())
 }
 
-/// Looks for the children for a while and creates their leases, claimed for this worker.
-async fn claim_children(shared: &Shared, shard: &ShardId) -> BTreeSet<ShardId> {
-    let children = shared.discovery.children_of(shard, CHILD_PATIENCE).await;
+/// Creates the leases of a stream shard's children, claimed for this worker.
+async fn claim(shared: &Shared, shard: &ShardId, children: &BTreeSet<ShardId>) {
     let mut unclaimed: VecDeque<&ShardId> = children.iter().collect();
     let mut pause = Duration::from_millis(100);
     while let Some(child) = unclaimed.front() {
@@ -294,7 +309,6 @@ async fn claim_children(shared: &Shared, shard: &ShardId) -> BTreeSet<ShardId> {
             }
         }
     }
-    children
 }
 
 #[cfg(test)]

@@ -1,4 +1,9 @@
 //! One paced listing of a stream's shards, shared by everybody who wants to know them.
+//!
+//! Every DescribeStream call of a stream is made by one task, so that one pace holds for all of them: it slows down when
+//! the service throttles, and a listing of many pages goes on with the page that was refused.
+
+mod wants;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -7,24 +12,35 @@ use std::time::Duration;
 use metrics::counter;
 use ringtide_core::metrics as names;
 use ringtide_core::record::Stream;
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::lineage;
-use crate::stream::{Listing, ShardId, StreamError, StreamSource};
+use crate::pace::Rate;
+use crate::stream::{Gathering, Listing, ShardId, StreamError, StreamSource};
 
-/// Two listings of a stream begin at least so far apart: an account has ten calls a second.
-const APART: Duration = Duration::from_millis(200);
-/// The longest pause between two looks for a child.
-const LONGEST_CHILD_PAUSE: Duration = Duration::from_secs(1);
+use wants::{Look, Wants};
+
+/// Two listings on demand begin at least so far apart.
+const APART: Duration = Duration::from_millis(150);
+/// The most calls a second; an account has ten.
+const MOST_CALLS: f64 = 8.0;
+/// The fewest calls a second, however much is throttled.
+const FEWEST_CALLS: f64 = 0.2;
+/// The first pause after failures.
+const FIRST_RETRY_PAUSE: Duration = Duration::from_millis(200);
 /// The longest pause after failures.
 const LONGEST_RETRY_PAUSE: Duration = Duration::from_secs(10);
+/// A listing is begun anew when one of its pages has failed so often: its place may be gone.
+const PAGE_TRIES: u32 = 4;
+/// How long children are looked for where the stream is off: it gets no new ones, and its last are soon shown.
+const PATIENCE_WHEN_OFF: Duration = Duration::from_secs(5);
 
 /// The newest listing of one stream, and a way to ask for a newer one.
 #[derive(Clone, Debug)]
 pub(crate) struct Discovery {
     listing: watch::Receiver<Option<Arc<Listing>>>,
-    wanted: Arc<Notify>,
+    wants: Arc<Wants>,
 }
 
 /// The task that lists.
@@ -33,16 +49,42 @@ pub(crate) struct Lister {
     stream: Arc<Stream>,
     interval: Duration,
     listing: watch::Sender<Option<Arc<Listing>>>,
-    wanted: Arc<Notify>,
+    wants: Arc<Wants>,
+    rate: Rate,
+    next_call: Instant,
+    retry: Duration,
+    /// Pages of the newest full listing.
+    pages: usize,
+    filter: Filter,
+}
+
+/// What is known about the filter that asks for a stream shard's children.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Filter {
+    Untried,
+    Works,
+    /// The service refuses it: full listings are used instead.
+    Refused,
 }
 
 impl Discovery {
     /// Prepares the listing of a stream; nothing is listed until [`Lister::run`].
     pub(crate) fn new(source: Arc<dyn StreamSource>, stream: Arc<Stream>, interval: Duration) -> (Self, Lister) {
         let (sender, listing) = watch::channel(None);
-        let wanted = Arc::new(Notify::new());
-        let lister = Lister { source, stream, interval, listing: sender, wanted: Arc::clone(&wanted) };
-        (Self { listing, wanted }, lister)
+        let wants = Arc::new(Wants::default());
+        let lister = Lister {
+            source,
+            stream,
+            interval,
+            listing: sender,
+            wants: Arc::clone(&wants),
+            rate: Rate::new(FEWEST_CALLS, MOST_CALLS),
+            next_call: Instant::now(),
+            retry: FIRST_RETRY_PAUSE,
+            pages: 1,
+            filter: Filter::Untried,
+        };
+        (Self { listing, wants }, lister)
     }
 
     /// The newest listing; `None` before the first.
@@ -52,7 +94,7 @@ impl Discovery {
 
     /// Asks for a listing soon.
     pub(crate) fn want(&self) {
-        self.wanted.notify_one();
+        self.wants.listing();
     }
 
     /// Waits for the next listing; never returns once the lister has ended.
@@ -64,68 +106,146 @@ impl Discovery {
 
     /// Looks for the children of a stream shard until there are some or `patience` is over.
     pub(crate) async fn children_of(&self, shard: &ShardId, patience: Duration) -> BTreeSet<ShardId> {
-        let look = async {
-            let mut discovery = self.clone();
-            let mut pause = Duration::from_millis(100);
-            loop {
-                if let Some(listing) = discovery.newest() {
-                    let children = lineage::children(&listing, shard);
-                    if !children.is_empty() {
-                        return children;
-                    }
-                }
-                discovery.want();
-                discovery.changed().await;
-                let found = discovery.newest().is_some_and(|listing| !lineage::children(&listing, shard).is_empty());
-                if !found {
-                    tokio::time::sleep(pause).await;
-                    pause = (pause * 2).min(LONGEST_CHILD_PAUSE);
-                }
+        let mut discovery = self.clone();
+        let mut wanted = None;
+        let began = Instant::now();
+        loop {
+            let newest = discovery.listing.borrow_and_update().clone();
+            let on = newest.as_ref().is_none_or(|listing| listing.status.is_on());
+            let children = newest.map(|listing| lineage::children(&listing, shard)).unwrap_or_default();
+            let patience = if on { patience } else { patience.min(PATIENCE_WHEN_OFF) };
+            if !children.is_empty() || began.elapsed() >= patience {
+                return children;
             }
-        };
-        tokio::time::timeout(patience, look).await.unwrap_or_default()
+            wanted.get_or_insert_with(|| self.wants.children(shard));
+            // The end of patience is looked at once more above.
+            let _late = tokio::time::timeout_at(began + patience, discovery.changed()).await;
+        }
     }
 }
 
 impl Lister {
-    /// Lists at the interval and on demand, for as long as it is polled; a failed listing is tried again.
+    /// Lists at the interval and on demand, for as long as it is polled; a failed call is made again.
     ///
     /// A stream that is gone is listed as empty, so that its leased shards are opened and their gaps found.
-    pub(crate) async fn run(self) {
-        let mut retry = Duration::from_millis(200);
+    pub(crate) async fn run(mut self) {
+        let wants = Arc::clone(&self.wants);
+        let mut due = Instant::now();
         loop {
+            let look = if Instant::now() >= due { Look::All } else { wants.next(due, self.pages).await };
             let began = Instant::now();
-            let listed = self.source.list_shards(&self.stream).await;
-            let outcome = listed.as_ref().map_or_else(StreamError::reason, |_| "listed");
-            counter!(names::DISCOVERIES, names::TABLE => self.stream.table.clone(), names::OUTCOME => outcome)
-                .increment(1);
-            let pause = match listed {
-                Ok(listing) => {
-                    self.listing.send_replace(Some(Arc::new(listing)));
-                    retry = Duration::from_millis(200);
-                    None
+            match look {
+                Look::All => {
+                    self.list_all().await;
+                    due = Instant::now() + self.interval;
                 }
-                Err(StreamError::NotFound(text)) => {
-                    tracing::error!(stream = self.stream.arn, text, "stream is gone");
-                    self.listing.send_replace(Some(Arc::new(Listing::default())));
-                    None
+                Look::ChildrenOf(parent) if self.filter != Filter::Refused => {
+                    if !self.list_children(&parent).await {
+                        wants.listing();
+                    }
+                }
+                Look::ChildrenOf(_) => wants.listing(),
+            }
+            self.next_call = self.next_call.max(began + APART);
+        }
+    }
+
+    /// Lists all stream shards; a listing that fails is tried again until there is one.
+    async fn list_all(&mut self) {
+        self.wants.begun();
+        let mut gathering = Gathering::of_all();
+        let mut tries = 0;
+        loop {
+            let page = self.call(&gathering).await;
+            match page.and_then(|page| gathering.take(page)) {
+                Ok(None) => tries = 0,
+                Ok(Some(listing)) => {
+                    self.pages = gathering.pages();
+                    self.retry = FIRST_RETRY_PAUSE;
+                    self.publish(listing, "listed");
+                    return;
+                }
+                Err(error @ StreamError::NotFound(_)) => {
+                    tracing::error!(stream = self.stream.arn, %error, "stream is gone");
+                    self.publish(Listing::default(), error.reason());
+                    return;
                 }
                 Err(error) => {
                     tracing::warn!(stream = self.stream.arn, %error, "stream shards not listed, trying again");
-                    let pause = retry;
-                    retry = (retry * 2).min(LONGEST_RETRY_PAUSE);
-                    Some(pause)
-                }
-            };
-            match pause {
-                Some(pause) => tokio::time::sleep(pause).await,
-                None => {
-                    tokio::select! {
-                        () = tokio::time::sleep(self.interval) => {}
-                        () = self.wanted.notified() => tokio::time::sleep_until(began + APART).await,
+                    self.count(error.reason());
+                    tries += 1;
+                    if !matches!(error, StreamError::Throttled(_)) {
+                        self.next_call = Instant::now() + self.retry;
+                        self.retry = (self.retry * 2).min(LONGEST_RETRY_PAUSE);
+                        if tries >= PAGE_TRIES {
+                            (gathering, tries) = (Gathering::of_all(), 0);
+                        }
                     }
                 }
             }
         }
+    }
+
+    /// Lists one stream shard's children and adds them to the listing; `false` where all have to be listed instead.
+    async fn list_children(&mut self, parent: &ShardId) -> bool {
+        let mut gathering = Gathering::of_children(parent);
+        loop {
+            let page = self.call(&gathering).await;
+            match page.and_then(|page| gathering.take(page)) {
+                Ok(None) => {}
+                Ok(Some(mut found)) => {
+                    self.filter = Filter::Works;
+                    self.count("filtered");
+                    // A service that ignores the filter lists all of them, which does no harm.
+                    found.shards.retain(|shard| shard.id != *parent);
+                    self.listing.send_if_modified(|listing| {
+                        listing.as_mut().is_some_and(|listing| Arc::make_mut(listing).merge(found))
+                    });
+                    return true;
+                }
+                Err(error) => {
+                    self.count(error.reason());
+                    return match error {
+                        // The pace has slowed down; the same is asked again when its turn comes.
+                        StreamError::Throttled(_) => true,
+                        StreamError::Invalid(_) if self.filter == Filter::Untried => {
+                            tracing::info!(stream = self.stream.arn, %error, "children are found by full listings");
+                            self.filter = Filter::Refused;
+                            false
+                        }
+                        StreamError::IteratorExpired
+                        | StreamError::Trimmed(_)
+                        | StreamError::NotFound(_)
+                        | StreamError::Denied(_)
+                        | StreamError::Unreachable(_)
+                        | StreamError::Invalid(_)
+                        | StreamError::Other(_) => false,
+                    };
+                }
+            }
+        }
+    }
+
+    /// Makes one call when the pace allows it.
+    async fn call(&mut self, gathering: &Gathering) -> Result<crate::stream::ShardsPage, StreamError> {
+        tokio::time::sleep_until(self.next_call).await;
+        let began = Instant::now();
+        let page = self.source.shards_page(&self.stream, gathering.query()).await;
+        match &page {
+            Ok(_) => self.rate.succeeded(),
+            Err(StreamError::Throttled(_)) => self.rate.throttled(),
+            Err(_) => {}
+        }
+        self.next_call = began + self.rate.apart();
+        page
+    }
+
+    fn publish(&self, listing: Listing, outcome: &'static str) {
+        self.count(outcome);
+        self.listing.send_replace(Some(Arc::new(listing)));
+    }
+
+    fn count(&self, outcome: &'static str) {
+        counter!(names::DISCOVERIES, names::TABLE => self.stream.table.clone(), names::OUTCOME => outcome).increment(1);
     }
 }

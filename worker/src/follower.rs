@@ -15,8 +15,8 @@ use crate::deliver::Deliver;
 use crate::discovery::Lister;
 use crate::health::{Health, Part};
 use crate::lease::fleet::{Fleet, Holding};
-use crate::lease::{Lease, LeaseError};
-use crate::lineage::{self, Plan};
+use crate::lease::{Checkpoint, Lease, LeaseError};
+use crate::lineage::{self, Plan, Strays};
 use crate::stream::{Listing, ShardId, StreamStatus};
 
 /// How often a worker that was asked for a lease looks whether its ring shards can be delivered to again.
@@ -52,6 +52,7 @@ pub(crate) struct Follower {
     consumers: JoinSet<(ShardId, Closed)>,
     running: BTreeSet<ShardId>,
     childless_since: BTreeMap<ShardId, Instant>,
+    strays: Strays,
 }
 
 /// How the reading of a stream shard ended.
@@ -80,6 +81,7 @@ impl Follower {
             consumers: JoinSet::new(),
             running: BTreeSet::new(),
             childless_since: BTreeMap::new(),
+            strays: Strays::default(),
         }
     }
 
@@ -129,8 +131,26 @@ impl Follower {
                 self.closed(closed);
             }
         }
+        if followed == Followed::Stopped
+            && let Err(error) = self.free_claimed().await
+        {
+            tracing::warn!(table = %self.shared.table, %error, "claimed stream leases not freed, they have to expire");
+        }
         self.fleet.leave(&self.shared.name);
         followed
+    }
+
+    /// Frees leases of children that were claimed here and are not read yet, so that a successor need not wait.
+    async fn free_claimed(&self) -> Result<(), LeaseError> {
+        let shared = &self.shared;
+        for lease in shared.leases.list().await? {
+            let claimed = lease.owner.as_ref() == Some(&shared.owner) && lease.checkpoint == Checkpoint::TrimHorizon;
+            if claimed && lease.key.stream == shared.name {
+                let held = shared.leases.take(&lease, &shared.owner).await?;
+                shared.leases.release(held).await?;
+            }
+        }
+        Ok(())
     }
 
     /// Takes note of a consumer's end; `None` for one that broke off.
@@ -203,9 +223,13 @@ impl Follower {
         if paused {
             return Ok((plan, true));
         }
-        let mut others = false;
+        let (held, list) = self.strays.hold(&plan, Instant::now());
+        if list {
+            shared.discovery.want();
+        }
+        let mut others = !held.is_empty();
         for (shard, parent) in &plan.start {
-            if self.running.contains(shard) {
+            if self.running.contains(shard) || held.contains(shard) {
                 continue;
             }
             let lease = match leases.get(shard) {
@@ -230,6 +254,7 @@ impl Follower {
                 Ok((held, holding)) => {
                     let line = self.health.shard(&shared.table, shard);
                     let (consumer, from) = Consumer::new(shared.clone(), held, line);
+                    let consumer = consumer.coming_from(plan.origin(shard));
                     let (shard, stop) = (shard.clone(), stop.child_token());
                     self.running.insert(shard.clone());
                     let deliver = Arc::clone(&shared.deliver);

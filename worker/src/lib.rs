@@ -34,6 +34,8 @@ mod pace;
 mod parking_tests;
 #[cfg(test)]
 mod scripted;
+#[cfg(test)]
+mod simulated;
 pub mod shutdown;
 pub mod stream;
 mod supervisor;

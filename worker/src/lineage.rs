@@ -3,24 +3,47 @@
 //! A stream shard has at most one parent. Its records come after all of its parent's, so it starts once the parent was
 //! read to its end. A listing is eventually consistent and shows only the last day: a parent that is neither listed
 //! nor leased makes a root; one that is leased but not listed any more is still to be read, since that its records
-//! are gone has to be found out and reported.
+//! are gone has to be found out and reported. Where the stream was read before, a parent that nobody knows came and went
+//! while nobody looked: its child is an orphan, and what came before it is a gap.
+
+mod strays;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::lease::{Checkpoint, Lease};
 use crate::stream::{Listing, ShardId};
 
+pub(crate) use strays::Strays;
+
 /// What follows from a listing and the leases of one stream.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Plan {
     /// May be read now, each with its parent; those without a lease begin at TRIM_HORIZON.
     pub start: BTreeMap<ShardId, Option<ShardId>>,
+    /// Those of `start` that nothing was read of and whose parent is gone unread.
+    pub orphans: BTreeSet<ShardId>,
+    /// Those that may start or wait and that nobody has begun to read.
+    pub fresh: BTreeSet<ShardId>,
+    /// Those of `start` that are new here and whose parent nobody knows: it is gone, or not shown yet.
+    pub strays: BTreeSet<ShardId>,
     /// Have to wait, each for its parent.
     pub waiting: BTreeMap<ShardId, ShardId>,
     /// Read to their end, newest of their line, and without a listed child: a child may come up any moment.
     pub childless: BTreeSet<ShardId>,
     /// Leases that nothing needs any more.
     pub served: BTreeSet<ShardId>,
+}
+
+/// What a stream shard's first record that is kept may follow on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Origin {
+    /// Nothing that matters: it is among the oldest ones of a stream that was not read before.
+    #[default]
+    First,
+    /// What was delivered: every record of its own counts.
+    Continued,
+    /// Records that are lost.
+    Orphan,
 }
 
 /// How far a stream shard has been read.
@@ -47,16 +70,43 @@ pub fn plan(listing: &Listing, leases: &BTreeMap<ShardId, Lease>) -> Plan {
             }
             continue;
         }
+        if leases.get(shard).is_none_or(|lease| lease.counter == 0) {
+            plan.fresh.insert(shard.clone());
+        }
         match parent {
             Some(parent) if !graph.ended(parent) => {
                 plan.waiting.insert(shard.clone(), parent.clone());
             }
-            Some(_) | None => {
+            Some(_) => {
                 plan.start.insert(shard.clone(), parent.clone());
+            }
+            None => {
+                if graph.unknown.contains_key(shard) && !leases.contains_key(shard) {
+                    plan.strays.insert(shard.clone());
+                }
+                let lost = graph.lost_parent(shard, leases);
+                if lost.is_some() {
+                    plan.orphans.insert(shard.clone());
+                }
+                // The lease remembers the parent, so that its loss is still known after a crash.
+                plan.start.insert(shard.clone(), lost);
             }
         }
     }
     plan
+}
+
+impl Plan {
+    /// Where one that may start comes from.
+    #[must_use]
+    pub fn origin(&self, shard: &ShardId) -> Origin {
+        match self.start.get(shard) {
+            Some(_) if self.orphans.contains(shard) => Origin::Orphan,
+            Some(None) if self.fresh.contains(shard) => Origin::First,
+            Some(_) => Origin::Continued,
+            None => Origin::First,
+        }
+    }
 }
 
 /// The listed children of a stream shard.
@@ -70,6 +120,8 @@ struct Graph {
     /// Every listed or leased stream shard with its parent; a parent that is neither is left out.
     parents: BTreeMap<ShardId, Option<ShardId>>,
     children: BTreeMap<ShardId, BTreeSet<ShardId>>,
+    /// Parents that are neither listed nor leased, by their children.
+    unknown: BTreeMap<ShardId, ShardId>,
     listed: BTreeSet<ShardId>,
     progress: BTreeMap<ShardId, Progress>,
 }
@@ -81,8 +133,11 @@ impl Graph {
             leases.iter().map(|(id, lease)| (id.clone(), lease.parents.first().cloned())).collect();
         parents.extend(listing.shards.iter().map(|shard| (shard.id.clone(), shard.parent.clone())));
         let known: BTreeSet<ShardId> = parents.keys().cloned().collect();
-        for parent in parents.values_mut() {
-            *parent = parent.take().filter(|parent| known.contains(parent));
+        let mut unknown = BTreeMap::new();
+        for (shard, parent) in &mut parents {
+            if let Some(lost) = parent.take_if(|parent| !known.contains(parent)) {
+                unknown.insert(shard.clone(), lost);
+            }
         }
         cut_cycles(&mut parents);
         let mut children: BTreeMap<ShardId, BTreeSet<ShardId>> = BTreeMap::new();
@@ -91,8 +146,8 @@ impl Graph {
                 children.entry(parent.clone()).or_default().insert(shard.clone());
             }
         }
-        let mut graph = Self { progress: progress(leases), parents, children, listed };
-        graph.end_ancestors();
+        let mut graph = Self { progress: progress(leases), parents, children, unknown, listed };
+        graph.end_ancestors(leases);
         graph
     }
 
@@ -100,14 +155,16 @@ impl Graph {
         self.progress.get(shard) == Some(&Progress::Ended)
     }
 
-    /// A stream shard without a lease whose child was begun has been read: its lease was deleted when it had served.
-    fn end_ancestors(&mut self) {
+    /// A stream shard without a lease whose child was begun after it has been read: its lease was deleted when it had
+    /// served. A child that was begun as a root does not tell: its parent may have been listed later.
+    fn end_ancestors(&mut self, leases: &BTreeMap<ShardId, Lease>) {
         let begun: Vec<ShardId> =
             self.progress.iter().filter(|(_, p)| **p > Progress::Untouched).map(|(id, _)| id.clone()).collect();
         for shard in begun {
             let mut at = shard;
             while let Some(Some(parent)) = self.parents.get(&at) {
-                if self.progress.contains_key(parent) {
+                let begun_as_root = leases.get(&at).is_some_and(|lease| !lease.parents.contains(parent));
+                if begun_as_root || self.progress.contains_key(parent) {
                     break;
                 }
                 let parent = parent.clone();
@@ -117,14 +174,28 @@ impl Graph {
         }
     }
 
-    /// A lease has served when its records are gone, its children were begun, and its parent's lease is gone.
+    /// The parent of a stream shard of which nothing was read, where it came and went while nobody looked.
+    ///
+    /// At a stream's very first start the oldest parents are not listed any more, and nobody misses them. What tells an
+    /// interruption from that is a lease of a stream shard that is no longer listed, or one that names the parent.
+    fn lost_parent(&self, shard: &ShardId, leases: &BTreeMap<ShardId, Lease>) -> Option<ShardId> {
+        let parent = self.unknown.get(shard)?;
+        let lost = match leases.get(shard) {
+            Some(lease) => lease.checkpoint == Checkpoint::TrimHorizon && lease.parents.contains(parent),
+            None => leases.keys().any(|leased| !self.listed.contains(leased)),
+        };
+        lost.then(|| parent.clone())
+    }
+
+    /// A lease has served when its records are gone, its children were begun, and its parent's lease is gone. The last
+    /// of its line stays: it tells that the stream was read before.
     fn served(&self, shard: &ShardId, leases: &BTreeMap<ShardId, Lease>) -> bool {
         let begun = |child: &ShardId| self.progress.get(child).is_some_and(|p| *p > Progress::Untouched);
         let parent_gone = match self.parents.get(shard) {
             Some(Some(parent)) => !leases.contains_key(parent),
             Some(None) | None => true,
         };
-        !self.listed.contains(shard) && parent_gone && self.children.get(shard).is_none_or(|c| c.iter().all(begun))
+        !self.listed.contains(shard) && parent_gone && self.children.get(shard).is_some_and(|c| c.iter().all(begun))
     }
 }
 

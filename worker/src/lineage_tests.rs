@@ -5,8 +5,8 @@ use crate::stream::{StreamShard, StreamStatus};
 /// Reads `a b<a c<b`: ids, each with its parent.
 fn listing(text: &str) -> Listing {
     let shards = text.split_whitespace().map(|word| match word.split_once('<') {
-        Some((id, parent)) => StreamShard { id: id.into(), parent: Some(parent.into()) },
-        None => StreamShard { id: word.into(), parent: None },
+        Some((id, parent)) => StreamShard { id: id.into(), parent: Some(parent.into()), starting: None },
+        None => StreamShard { id: word.into(), parent: None, starting: None },
     });
     Listing { shards: shards.collect(), status: StreamStatus::Enabled }
 }
@@ -106,4 +106,49 @@ fn a_lease_has_served_when_its_children_were_begun_and_it_is_not_listed() {
 #[test]
 fn children_are_those_of_the_listing() {
     assert_eq!(ids(&children(&listing("a b<a c<a d<b a<a"), &"a".into())), "b c");
+}
+
+#[track_caller]
+fn orphans(listed: &str, leased: &str) -> String {
+    let plan = plan(&listing(listed), &leases(leased));
+    assert!(plan.orphans.iter().all(|orphan| plan.origin(orphan) == Origin::Orphan && plan.start[orphan].is_some()));
+    ids(&plan.orphans)
+}
+
+#[test]
+fn a_parent_that_came_and_went_unread_makes_an_orphan() {
+    assert_eq!(orphans("c<b", "a=end"), "c", "a was read, b never");
+    assert_eq!(orphans("d<c e<d", "a=7"), "d");
+    assert_eq!(orphans("c<b", "c<b=0"), "c", "it was noticed before a crash");
+    assert_eq!(orphans("c<b", "c<b=5"), "", "its gap was seen to");
+}
+
+#[test]
+fn the_oldest_of_a_first_start_are_no_orphans() {
+    assert_eq!(orphans("b<a d<c", ""), "");
+    assert_eq!(orphans("b<a d<c", "b=0"), "", "another worker is creating the leases");
+    assert_eq!(orphans("b<a c<b", "b=end"), "");
+    let plan = check("b<a c<b", "b=end", "c", "");
+    assert_eq!(plan.origin(&"c".into()), Origin::Continued);
+    assert_eq!(check("b<a", "", "b", "").origin(&"b".into()), Origin::First);
+}
+
+#[test]
+fn the_last_lease_of_a_line_stays() {
+    let plan = check("", "a=end", "", "");
+    assert!(plan.served.is_empty(), "it tells an interruption from a first start");
+}
+
+#[test]
+fn a_parent_that_is_listed_after_its_child_was_begun_is_still_read() {
+    check("b<a", "b=5", "b", "");
+    check("a b<a", "b=5", "a", "b");
+}
+
+#[test]
+fn a_root_that_was_begun_before_goes_on() {
+    let mut leases = leases("b=0");
+    leases.get_mut(&ShardId::from("b")).unwrap().counter = 1;
+    let plan = plan(&listing("b<a"), &leases);
+    assert_eq!(plan.origin(&"b".into()), Origin::Continued);
 }

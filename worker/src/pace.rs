@@ -18,6 +18,8 @@ pub(crate) enum ReadOutcome {
     Records,
     /// None, as is usual.
     Empty,
+    /// The service refused it: too many calls.
+    Throttled,
     /// The call failed and is made again.
     Failed,
 }
@@ -28,8 +30,46 @@ impl ReadOutcome {
         match self {
             Self::Records => "records",
             Self::Empty => "empty",
+            Self::Throttled => "throttled",
             Self::Failed => "failed",
         }
+    }
+}
+
+/// The fewest reads of a stream shard in a second, however much is throttled.
+const FEWEST_READS: f64 = 0.2;
+/// So many calls that succeed bring a rate from nothing to its ceiling.
+const STEPS: f64 = 20.0;
+
+/// How many calls a second a service bears: halved when it throttles, and raised step by step while it does not.
+#[derive(Clone, Debug)]
+pub(crate) struct Rate {
+    per_second: f64,
+    floor: f64,
+    ceiling: f64,
+}
+
+impl Rate {
+    /// Begins at the ceiling. Both are in calls a second.
+    #[must_use]
+    pub(crate) const fn new(floor: f64, ceiling: f64) -> Self {
+        Self { per_second: ceiling, floor, ceiling }
+    }
+
+    /// A call was taken.
+    pub(crate) const fn succeeded(&mut self) {
+        self.per_second = (self.per_second + self.ceiling / STEPS).min(self.ceiling);
+    }
+
+    /// A call was refused for being one too many.
+    pub(crate) const fn throttled(&mut self) {
+        self.per_second = (self.per_second / 2.0).max(self.floor);
+    }
+
+    /// How far two calls have to be apart.
+    #[must_use]
+    pub(crate) fn apart(&self) -> Duration {
+        Duration::from_secs_f64(1.0 / self.per_second)
     }
 }
 
@@ -37,11 +77,12 @@ impl ReadOutcome {
 ///
 /// No pause after a page with records; after empty pages pauses that double up to the idle pace; after failures pauses
 /// that double up to 5 s, with jitter. Whatever the page was, two reads begin at least `1 / max_reads_per_second` apart:
-/// the ceiling is for the bill as much as for the service's limit, and a burst is smoothed to it.
+/// the ceiling is for the bill as much as for the service's limit, and a burst is smoothed to it. Where the service
+/// throttles, the rate falls below the ceiling and rises again read by read.
 #[derive(Clone, Debug)]
 pub(crate) struct Pace {
     idle_poll: Duration,
-    apart: Duration,
+    rate: Rate,
     idle_pause: Duration,
     retry_pause: Duration,
 }
@@ -52,7 +93,7 @@ impl Pace {
     pub(crate) fn new(idle_poll: Duration, max_reads_per_second: u32) -> Self {
         let mut pace = Self {
             idle_poll,
-            apart: Duration::from_secs(1) / max_reads_per_second.max(1),
+            rate: Rate::new(FEWEST_READS, f64::from(max_reads_per_second.max(1))),
             idle_pause: Duration::ZERO,
             retry_pause: Duration::ZERO,
         };
@@ -64,14 +105,20 @@ impl Pace {
     pub(crate) fn next(&mut self, began: Instant, ended: Instant, outcome: ReadOutcome, jitter: f64) -> Instant {
         let next = match outcome {
             ReadOutcome::Records => {
+                self.rate.succeeded();
                 self.reset();
                 ended
             }
             ReadOutcome::Empty => {
+                self.rate.succeeded();
                 self.retry_pause = FIRST_RETRY_PAUSE;
                 let pause = self.idle_pause;
                 self.idle_pause = (pause * 2).min(self.idle_poll);
                 ended + pause
+            }
+            ReadOutcome::Throttled => {
+                self.rate.throttled();
+                ended + self.rate.apart().mul_f64(1.0 + 0.5 * jitter.clamp(0.0, 1.0))
             }
             ReadOutcome::Failed => {
                 let pause = self.retry_pause;
@@ -79,7 +126,7 @@ impl Pace {
                 ended + pause.mul_f64(0.5 + 0.5 * jitter.clamp(0.0, 1.0))
             }
         };
-        next.max(began + self.apart)
+        next.max(began + self.rate.apart())
     }
 
     fn reset(&mut self) {
@@ -120,6 +167,18 @@ mod tests {
         use ReadOutcome::{Empty, Failed};
         assert_eq!(pauses(1000, &[Failed; 8]), [100, 200, 400, 800, 1600, 3200, 5000, 5000]);
         assert_eq!(pauses(1000, &[Failed, Failed, Empty, Failed]), [100, 200, 50, 100]);
+    }
+
+    #[test]
+    fn throttling_halves_the_rate_and_success_raises_it_step_by_step() {
+        use ReadOutcome::{Records, Throttled};
+        assert_eq!(pauses(10, &[Records, Throttled, Throttled, Throttled]), [90, 300, 600, 1200]);
+        assert_eq!(pauses(10, &[Throttled, Throttled, Records, Records]), [300, 600, 323, 275]);
+        let slowest = *pauses(10, &[Throttled; 20]).last().unwrap();
+        assert_eq!(slowest, 7500, "a fifth of a read a second, and half of that again for jitter");
+        let mut back = vec![Throttled; 20];
+        back.extend([Records; 20]);
+        assert_eq!(*pauses(10, &back).last().unwrap(), 90);
     }
 
     #[test]

@@ -13,7 +13,8 @@ use tokio::time::Instant;
 
 use crate::deliver::{Deliver, Delivery};
 use crate::stream::{
-    Listing, Page, Position, ShardId, ShardIterator, StreamError, StreamShard, StreamSource, TableDescription,
+    Page, Position, ShardId, ShardIterator, ShardQuery, ShardsPage, StreamError, StreamShard, StreamSource,
+    TableDescription,
 };
 
 pub(crate) const ARN: &str = "arn:aws:dynamodb:eu-west-1:123456789012:table/products/stream/2026-01-02T03:04:05.678";
@@ -133,11 +134,11 @@ impl StreamSource for ScriptedStream {
         })
     }
 
-    async fn list_shards(&self, _: &Stream) -> Result<Listing, StreamError> {
+    async fn shards_page(&self, _: &Stream, _: &ShardQuery) -> Result<ShardsPage, StreamError> {
         let state = self.state();
         let shown = state.shards.iter().filter(|(_, shard)| !shard.hidden);
-        let shards = shown.map(|(id, shard)| StreamShard { id: id.clone(), parent: shard.parent.clone() }).collect();
-        Ok(Listing { shards, ..Listing::default() })
+        let shards = shown.map(|(id, shard)| StreamShard { id: id.clone(), parent: shard.parent.clone(), starting: None }).collect();
+        Ok(ShardsPage { shards, ..ShardsPage::default() })
     }
 
     async fn iterator(
@@ -155,6 +156,8 @@ impl StreamSource for ScriptedStream {
         let index = match position {
             Position::TrimHorizon => found.records.iter().take_while(|r| number(**r) < trimmed).count(),
             Position::Latest => found.records.len(),
+            Position::AtSequence(at) if at < trimmed => return Err(StreamError::Trimmed(at.to_string())),
+            Position::AtSequence(at) => found.records.iter().take_while(|r| number(**r) < at).count(),
             Position::AfterSequence(after) if after < trimmed => {
                 return Err(StreamError::Trimmed(after.to_string()));
             }

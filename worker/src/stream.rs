@@ -2,6 +2,7 @@
 
 mod dynamodb;
 mod image;
+mod listing;
 pub mod policy;
 
 use std::fmt;
@@ -11,6 +12,7 @@ use async_trait::async_trait;
 use ringtide_core::record::{ChangeRecord, SequenceNumber, Stream, UnreadableRecord, ViewType};
 
 pub use dynamodb::DynamoDbStreams;
+pub use listing::{Gathering, Listing, ShardQuery, ShardsPage, StreamShard, StreamStatus};
 
 /// Where change records come from: DynamoDB Streams, or a script in tests.
 ///
@@ -24,11 +26,25 @@ pub trait StreamSource: Send + Sync + 'static {
     /// [`StreamError::NotFound`] where there is no such table.
     async fn describe_table(&self, table: &str) -> Result<TableDescription, StreamError>;
 
-    /// Lists all stream shards of a stream, over all pages, each once.
+    /// Lists stream shards, one page of them; [`Gathering`] puts pages together.
     ///
     /// # Errors
     /// [`StreamError::NotFound`] where the stream is gone.
-    async fn list_shards(&self, stream: &Stream) -> Result<Listing, StreamError>;
+    async fn shards_page(&self, stream: &Stream, query: &ShardQuery) -> Result<ShardsPage, StreamError>;
+
+    /// Lists all stream shards of a stream, over all pages, each once, without any pause.
+    ///
+    /// # Errors
+    /// The first one of any page.
+    async fn list_shards(&self, stream: &Stream) -> Result<Listing, StreamError> {
+        let mut gathering = Gathering::of_all();
+        loop {
+            let page = self.shards_page(stream, gathering.query()).await?;
+            if let Some(listing) = gathering.take(page)? {
+                return Ok(listing);
+            }
+        }
+    }
 
     /// Opens an iterator.
     ///
@@ -96,41 +112,6 @@ pub struct TableDescription {
     pub key_schema: Vec<String>,
 }
 
-/// All stream shards of one stream, as far as DynamoDB shows them: a listing is eventually consistent.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Listing {
-    /// Stream shards in no particular order, each once.
-    pub shards: Vec<StreamShard>,
-    /// Whether the stream is on.
-    pub status: StreamStatus,
-}
-
-/// Whether a stream takes in records.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum StreamStatus {
-    /// Not yet; it may list no stream shards.
-    Enabling,
-    /// It does.
-    #[default]
-    Enabled,
-    /// Not any more, its leaves are being closed.
-    Disabling,
-    /// Not any more, and all of its stream shards are closed.
-    Disabled,
-}
-
-/// One stream shard of a listing.
-///
-/// Whether it is closed is not part of it: emulators set an ending sequence number on open ones, so that only a
-/// missing next iterator tells.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StreamShard {
-    /// Its id.
-    pub id: ShardId,
-    /// The stream shard that it continues; `None` for a root.
-    pub parent: Option<ShardId>,
-}
-
 /// Where an iterator begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Position {
@@ -138,6 +119,8 @@ pub enum Position {
     TrimHorizon,
     /// After the newest record: only for what a listing showed at the very first start.
     Latest,
+    /// At the place of this sequence number: a stream shard's starting one.
+    AtSequence(SequenceNumber),
     /// After the record with this sequence number.
     AfterSequence(SequenceNumber),
 }
@@ -183,6 +166,9 @@ pub enum StreamError {
     /// Nothing answers, or not in time.
     #[error("cannot be reached: {0}")]
     Unreachable(String),
+    /// The service does not take the call as it is.
+    #[error("refused: {0}")]
+    Invalid(String),
     /// Anything else; it may pass.
     #[error("failed: {0}")]
     Other(String),
@@ -199,6 +185,7 @@ impl StreamError {
             Self::NotFound(_) => "not_found",
             Self::Denied(_) => "denied",
             Self::Unreachable(_) => "unreachable",
+            Self::Invalid(_) => "invalid",
             Self::Other(_) => "other",
         }
     }

@@ -372,7 +372,11 @@ async fn an_endpoint_that_does_not_answer_is_named_after_the_time_out() {
         async fn describe_table(&self, _: &str) -> Result<crate::stream::TableDescription, StreamError> {
             Err(StreamError::Unreachable("connection refused".into()))
         }
-        async fn list_shards(&self, _: &ringtide_core::record::Stream) -> Result<crate::stream::Listing, StreamError> {
+        async fn shards_page(
+            &self,
+            _: &ringtide_core::record::Stream,
+            _: &crate::stream::ShardQuery,
+        ) -> Result<crate::stream::ShardsPage, StreamError> {
             Err(StreamError::Unreachable(String::new()))
         }
         async fn iterator(

@@ -4,12 +4,14 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use metrics::counter;
 use ringtide_core::metrics as names;
+use ringtide_core::record::SequenceNumber;
 use tokio::time::Instant;
 
 use super::Shared;
 use crate::deliver::Delivery;
 use crate::lease::Checkpoint;
 use crate::lease::keeper::Tenure;
+use crate::lineage::Origin;
 use crate::pace::{Pace, ReadOutcome};
 use crate::stream::policy::{self, AfterGap, Decision};
 use crate::stream::{Page, Position, ShardId, ShardIterator, StreamError};
@@ -29,7 +31,7 @@ pub(super) enum Step {
     },
     /// A call failed; the next step tries again.
     Failed(StreamError),
-    /// Records are lost.
+    /// Records are lost. Where the next step goes on it hands over what is left after them.
     Gap(StreamError, AfterGap),
 }
 
@@ -42,30 +44,64 @@ pub(super) struct Reader {
     iterator: Option<ShardIterator>,
     /// Up to here everything was handed over.
     position: Checkpoint,
+    /// Where the stream shard begins, as far as that is told.
+    beginning: Option<SequenceNumber>,
+    /// Whether every record counts from its beginning on: at TRIM_HORIZON those that are trimmed would go unnoticed.
+    counts: bool,
+    /// Records are lost, and the oldest one that is kept was not read yet.
+    ///
+    /// The gap is told once it was: what a flush that begins before that does not cover could be trimmed meanwhile.
+    lost: Option<StreamError>,
+    /// The first page after a gap.
+    kept: Option<Page>,
     tenure: Tenure,
 }
 
 impl Reader {
-    pub(super) fn new(shared: Shared, shard: ShardId, position: Checkpoint, pace: Pace, tenure: Tenure) -> Self {
-        Self { shared, shard, pace, next_read: Instant::now(), iterator: None, position, tenure }
-    }
-
-    /// Goes on with the oldest record that is kept.
-    pub(super) fn start_over(&mut self) {
-        self.iterator = None;
-        self.position = Checkpoint::TrimHorizon;
+    pub(super) fn new(
+        shared: Shared,
+        shard: ShardId,
+        position: Checkpoint,
+        origin: Origin,
+        pace: Pace,
+        tenure: Tenure,
+    ) -> Self {
+        let untouched = position == Checkpoint::TrimHorizon;
+        let beginning = shared.discovery.newest().and_then(|listing| listing.find(&shard)?.starting);
+        let (counts, lost) = match origin {
+            Origin::First => (false, None),
+            Origin::Continued => (true, None),
+            Origin::Orphan => {
+                let lost = StreamError::Trimmed(format!("the parent of {shard} is gone unread"));
+                (false, Some(lost).filter(|_| untouched))
+            }
+        };
+        let (next_read, iterator, kept) = (Instant::now(), None, None);
+        Self { shared, shard, pace, next_read, iterator, position, beginning, counts, lost, kept, tenure }
     }
 
     /// Waits for the pace, reads a page and hands it over.
     ///
     /// Given up in the middle it may have handed a page over that it does not count as read: nothing is lost by it.
     pub(super) async fn step(&mut self) -> Step {
+        if let Some(page) = self.kept.take() {
+            return self.hand_over(page).await;
+        }
         tokio::time::sleep_until(self.next_read).await;
         let began = Instant::now();
         let read = self.read().await;
         self.next_read = self.pace.next(began, Instant::now(), outcome_of(&read), fastrand::f64());
         match read {
-            Ok(page) => self.hand_over(page).await,
+            Ok(page) => {
+                self.counts = true;
+                match self.lost.take() {
+                    Some(lost) => {
+                        self.kept = Some(page);
+                        Step::Gap(lost, AfterGap::Horizon)
+                    }
+                    None => self.hand_over(page).await,
+                }
+            }
             Err(error) => self.after(error),
         }
     }
@@ -77,11 +113,19 @@ impl Reader {
             None => {
                 let position = match self.position {
                     // An ended stream shard is never read; its oldest records would do no harm.
-                    Checkpoint::TrimHorizon | Checkpoint::ShardEnd => Position::TrimHorizon,
+                    Checkpoint::TrimHorizon | Checkpoint::ShardEnd => {
+                        let beginning = self.beginning.filter(|_| self.counts);
+                        beginning.map_or(Position::TrimHorizon, Position::AtSequence)
+                    }
                     Checkpoint::Latest => Position::Latest,
                     Checkpoint::At(sequence) => Position::AfterSequence(sequence),
                 };
-                let iterator = source.iterator(stream, &self.shard, position).await?;
+                let opened = source.iterator(stream, &self.shard, position).await;
+                if let (Position::AtSequence(_), Err(StreamError::Invalid(_))) = (position, &opened) {
+                    // Not every endpoint takes a beginning that no record stands at.
+                    self.beginning = None;
+                }
+                let iterator = opened?;
                 self.iterator.insert(iterator)
             }
         };
@@ -98,7 +142,7 @@ impl Reader {
             Err(unreadable) => unreadable.sequence,
         });
         // A page whose records have no number at all still has to be delivered before the next one counts.
-        let reached = numbers.max().map_or(self.position, Checkpoint::At);
+        let reached = numbers.max().map_or(self.position, |newest| further(self.position, newest));
         let newest = records.iter().flatten().filter_map(|record| record.approximate_time_s).max();
         let delivery = if records.is_empty() {
             None
@@ -126,8 +170,23 @@ impl Reader {
                 self.iterator = None;
                 Step::Failed(error)
             }
-            Decision::Gap(after) => Step::Gap(error, after),
+            Decision::Gap(AfterGap::Horizon) => {
+                self.iterator = None;
+                self.counts = false;
+                self.position = Checkpoint::TrimHorizon;
+                self.lost = Some(error.clone());
+                Step::Failed(error)
+            }
+            Decision::Gap(AfterGap::End) => Step::Gap(error, AfterGap::End),
         }
+    }
+}
+
+/// A page that repeats older records does not lead back.
+fn further(position: Checkpoint, newest: SequenceNumber) -> Checkpoint {
+    match position {
+        Checkpoint::At(reached) => Checkpoint::At(reached.max(newest)),
+        Checkpoint::TrimHorizon | Checkpoint::Latest | Checkpoint::ShardEnd => Checkpoint::At(newest),
     }
 }
 
@@ -135,6 +194,7 @@ fn outcome_of(read: &Result<Page, StreamError>) -> ReadOutcome {
     match read {
         Ok(page) if page.records.is_empty() => ReadOutcome::Empty,
         Ok(_) => ReadOutcome::Records,
+        Err(StreamError::Throttled(_)) => ReadOutcome::Throttled,
         Err(_) => ReadOutcome::Failed,
     }
 }

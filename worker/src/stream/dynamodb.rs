@@ -1,24 +1,23 @@
 //! DynamoDB Streams through the AWS SDK.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use aws_sdk_dynamodb::types::KeyType;
-use aws_sdk_dynamodbstreams::types::{ShardIteratorType, StreamStatus as SdkStatus};
+use aws_sdk_dynamodbstreams::types::{
+    Shard, ShardFilter, ShardFilterType, ShardIteratorType, StreamStatus as SdkStatus,
+};
 use ringtide_core::record::{Stream, ViewType, stream_of_arn};
 
 use super::image::change_record;
 use super::{
-    Listing, Page, Position, ShardId, ShardIterator, StreamError, StreamShard, StreamSource, StreamStatus,
-    TableDescription,
+    Page, Position, ShardId, ShardIterator, ShardQuery, ShardsPage, StreamError, StreamShard, StreamSource,
+    StreamStatus, TableDescription,
 };
 use crate::aws::{self, Failure};
 
 /// The most records that DynamoDB hands out in one read.
 const PAGE_RECORDS: i32 = 1000;
-/// A listing that does not end after so many pages is given up; at 100 stream shards a page it is beyond any table.
-const MAX_LISTING_PAGES: usize = 10_000;
 
 /// Tables and streams of one region.
 #[derive(Clone, Debug)]
@@ -50,34 +49,29 @@ impl StreamSource for DynamoDbStreams {
         Ok(TableDescription { stream, view_type, key_schema })
     }
 
-    async fn list_shards(&self, stream: &Stream) -> Result<Listing, StreamError> {
-        let mut shards = BTreeMap::new();
-        let mut status = StreamStatus::Enabled;
-        let mut after: Option<String> = None;
-        for _ in 0..MAX_LISTING_PAGES {
-            let request = self.streams.describe_stream().stream_arn(&stream.arn);
-            let output = request.set_exclusive_start_shard_id(after.clone()).send().await.map_err(failed)?;
-            let Some(page) = output.stream_description else {
-                return Err(StreamError::Other(format!("no description of {}", stream.arn)));
-            };
-            status = page.stream_status.as_ref().map_or(status, status_of);
-            // Emulators list the last shard of a page again on the next one: the map keeps it once.
-            for shard in page.shards.unwrap_or_default() {
-                if let Some(id) = shard.shard_id {
-                    let parent = shard.parent_shard_id.filter(|parent| !parent.is_empty());
-                    shards.insert(ShardId::from(id.as_str()), parent.map(|parent| ShardId::from(parent.as_str())));
-                }
-            }
-            match page.last_evaluated_shard_id.filter(|last| !last.is_empty()) {
-                // The same place again would never end.
-                Some(last) if after.as_ref() != Some(&last) => after = Some(last),
-                Some(_) | None => {
-                    let shards = shards.into_iter().map(|(id, parent)| StreamShard { id, parent }).collect();
-                    return Ok(Listing { shards, status });
-                }
-            }
-        }
-        Err(StreamError::Other(format!("the listing of {} does not end", stream.arn)))
+    async fn shards_page(&self, stream: &Stream, query: &ShardQuery) -> Result<ShardsPage, StreamError> {
+        let filter = query.children_of.as_ref().map(|parent| {
+            ShardFilter::builder().r#type(ShardFilterType::ChildShards).shard_id(parent.as_str()).build()
+        });
+        let after = query.after.as_ref().map(ToString::to_string);
+        let request = self.streams.describe_stream().stream_arn(&stream.arn).set_shard_filter(filter);
+        let output = request.set_exclusive_start_shard_id(after).send().await.map_err(failed)?;
+        let page = output.stream_description;
+        let page = page.ok_or_else(|| StreamError::Other(format!("no description of {}", stream.arn)))?;
+        let text = |id: Option<String>| id.filter(|id| !id.is_empty()).map(|id| ShardId::from(id.as_str()));
+        let shard = |shard: Shard| {
+            let starting = shard.sequence_number_range.and_then(|range| range.starting_sequence_number);
+            Some(StreamShard {
+                id: text(shard.shard_id)?,
+                parent: text(shard.parent_shard_id),
+                starting: starting.and_then(|number| number.parse().ok()),
+            })
+        };
+        Ok(ShardsPage {
+            shards: page.shards.unwrap_or_default().into_iter().filter_map(shard).collect(),
+            status: page.stream_status.as_ref().map(status_of).unwrap_or_default(),
+            last: text(page.last_evaluated_shard_id),
+        })
     }
 
     async fn iterator(
@@ -89,6 +83,7 @@ impl StreamSource for DynamoDbStreams {
         let (kind, sequence) = match position {
             Position::TrimHorizon => (ShardIteratorType::TrimHorizon, None),
             Position::Latest => (ShardIteratorType::Latest, None),
+            Position::AtSequence(sequence) => (ShardIteratorType::AtSequenceNumber, Some(sequence.to_string())),
             Position::AfterSequence(sequence) => (ShardIteratorType::AfterSequenceNumber, Some(sequence.to_string())),
         };
         let request = self.streams.get_shard_iterator().stream_arn(&stream.arn).shard_id(shard.as_str());
@@ -127,6 +122,7 @@ where
             "ExpiredIteratorException" => StreamError::IteratorExpired,
             "TrimmedDataAccessException" => StreamError::Trimmed(text),
             "ResourceNotFoundException" => StreamError::NotFound(text),
+            "ValidationException" => StreamError::Invalid(text),
             code if aws::is_throttle(code) => StreamError::Throttled(text),
             code if aws::is_denial(code) => StreamError::Denied(text),
             _ => StreamError::Other(text),

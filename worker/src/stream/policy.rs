@@ -26,9 +26,11 @@ pub enum AfterGap {
 #[must_use]
 pub const fn reading(error: &StreamError) -> Decision {
     match error {
-        StreamError::Throttled(_) | StreamError::Denied(_) | StreamError::Unreachable(_) | StreamError::Other(_) => {
-            Decision::Retry
-        }
+        StreamError::Throttled(_)
+        | StreamError::Denied(_)
+        | StreamError::Unreachable(_)
+        | StreamError::Invalid(_)
+        | StreamError::Other(_) => Decision::Retry,
         StreamError::IteratorExpired => Decision::Reopen,
         StreamError::Trimmed(_) => Decision::Gap(AfterGap::Horizon),
         StreamError::NotFound(_) => Decision::Gap(AfterGap::End),
@@ -50,6 +52,7 @@ pub const fn starting(error: &StreamError) -> StartDecision {
     match error {
         StreamError::Throttled(_)
         | StreamError::Unreachable(_)
+        | StreamError::Invalid(_)
         | StreamError::Other(_)
         | StreamError::IteratorExpired
         | StreamError::Trimmed(_) => StartDecision::Retry,
@@ -68,6 +71,7 @@ mod tests {
             (StreamError::Throttled(text()), Decision::Retry),
             (StreamError::Denied(text()), Decision::Retry),
             (StreamError::Unreachable(text()), Decision::Retry),
+            (StreamError::Invalid(text()), Decision::Retry),
             (StreamError::Other(text()), Decision::Retry),
             (StreamError::IteratorExpired, Decision::Reopen),
             (StreamError::Trimmed(text()), Decision::Gap(AfterGap::Horizon)),

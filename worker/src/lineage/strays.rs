@@ -1,0 +1,58 @@
+//! Patience with stream shards whose parent nobody knows. Pure: time is handed in.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::Plan;
+use crate::stream::ShardId;
+
+/// How long a parent may be shown later than its child.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Between two listings that are asked for meanwhile.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+/// Remembers since when each has been without a parent.
+#[derive(Debug, Default)]
+pub(crate) struct Strays {
+    since: BTreeMap<ShardId, Instant>,
+    asked: Option<Instant>,
+}
+
+impl Strays {
+    /// Takes in a plan; tells which of its stream shards have to wait, and whether a new listing should be asked for.
+    pub(crate) fn hold(&mut self, plan: &Plan, now: Instant) -> (BTreeSet<ShardId>, bool) {
+        self.since.retain(|shard, _| plan.strays.contains(shard));
+        for stray in &plan.strays {
+            self.since.entry(stray.clone()).or_insert(now);
+        }
+        let waits = |since: &Instant| now.duration_since(*since) < PATIENCE;
+        let held: BTreeSet<ShardId> =
+            self.since.iter().filter(|(_, since)| waits(since)).map(|(shard, _)| shard.clone()).collect();
+        let ask = !held.is_empty() && self.asked.is_none_or(|asked| now.duration_since(asked) >= LOOK_AGAIN);
+        if ask {
+            self.asked = Some(now);
+        }
+        (held, ask)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stray_waits_for_its_parent_to_be_shown_and_then_no_longer() {
+        let start = Instant::now();
+        let at = |millis| start + Duration::from_millis(millis);
+        let plan = |strays: &[&str]| Plan { strays: strays.iter().map(|s| (*s).into()).collect(), ..Plan::default() };
+        let held = |ids: &[&str]| ids.iter().map(|id| ShardId::from(*id)).collect::<BTreeSet<_>>();
+        let mut strays = Strays::default();
+        assert_eq!(strays.hold(&plan(&["a"]), at(0)), (held(&["a"]), true));
+        assert_eq!(strays.hold(&plan(&["a", "b"]), at(500)), (held(&["a", "b"]), false));
+        assert_eq!(strays.hold(&plan(&["a", "b"]), at(5_100)), (held(&["b"]), true), "a has waited enough");
+        assert_eq!(strays.hold(&plan(&[]), at(5_200)), (held(&[]), false), "the parent of b was shown");
+        assert_eq!(strays.hold(&plan(&["b"]), at(9_000)), (held(&["b"]), true));
+    }
+}

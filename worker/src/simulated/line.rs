@@ -1,0 +1,95 @@
+//! The way from one worker to everything it calls.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::flaw::Flaw;
+use super::world::World;
+
+/// One worker's connection: latency, calls that hang, and the world at its end.
+#[derive(Clone)]
+pub(super) struct Line {
+    world: Arc<Mutex<World>>,
+    state: Arc<Mutex<State>>,
+    pub(super) flaw: Flaw,
+    /// Names the worker, one number for each time it is started.
+    pub(super) worker: u32,
+}
+
+struct State {
+    rng: fastrand::Rng,
+    hung_until: Instant,
+    cut_until: Instant,
+}
+
+impl Line {
+    pub(super) fn new(world: Arc<Mutex<World>>, worker: u32, seed: u64, flaw: Flaw) -> Self {
+        let now = Instant::now();
+        let state = State { rng: fastrand::Rng::with_seed(seed), hung_until: now, cut_until: now };
+        Self { world, state: Arc::new(Mutex::new(state)), flaw, worker }
+    }
+
+    /// Its calls stand still for a time, on their way there or back.
+    pub(super) fn hang(&self, time: Duration) {
+        self.state.lock().unwrap().hung_until = Instant::now() + time;
+    }
+
+    /// Nothing can be reached for a time.
+    pub(super) fn cut(&self, time: Duration) {
+        self.state.lock().unwrap().cut_until = Instant::now() + time;
+    }
+
+    pub(super) fn heal(&self) {
+        let mut state = self.state.lock().unwrap();
+        (state.hung_until, state.cut_until) = (Instant::now(), Instant::now());
+    }
+
+    pub(super) fn is_cut(&self) -> bool {
+        self.state.lock().unwrap().cut_until > Instant::now()
+    }
+
+    /// True once in `of` times.
+    pub(super) fn chance(&self, of: u32) -> bool {
+        self.state.lock().unwrap().rng.u32(..of) == 0
+    }
+
+    pub(super) fn below(&self, most: u32) -> u32 {
+        self.state.lock().unwrap().rng.u32(..most)
+    }
+
+    /// Makes a call: there, what happens in the world, and back.
+    pub(super) async fn call<T>(&self, at_the_end: impl FnOnce(&mut World) -> T) -> T {
+        self.travel(1).await;
+        let answer = at_the_end(&mut self.world.lock().unwrap());
+        self.wait().await;
+        answer
+    }
+
+    /// Looks at the world without a call.
+    pub(super) fn world<T>(&self, look: impl FnOnce(&mut World) -> T) -> T {
+        look(&mut self.world.lock().unwrap())
+    }
+
+    pub(super) async fn travel(&self, times: u32) {
+        let calm = self.world(|world| world.flaky == 0);
+        let millis = {
+            let mut state = self.state.lock().unwrap();
+            let long = !calm && state.rng.u8(..64) == 0;
+            state.rng.u64(if long { 50..400 } else { 2..12 }) * u64::from(times)
+        };
+        tokio::time::sleep(Duration::from_millis(millis)).await;
+        self.wait().await;
+    }
+
+    async fn wait(&self) {
+        loop {
+            let until = self.state.lock().unwrap().hung_until;
+            if until <= Instant::now() {
+                return;
+            }
+            tokio::time::sleep_until(until).await;
+        }
+    }
+}
