@@ -15,6 +15,7 @@ use std::time::Duration;
 pub use error::{ConfigError, Violation};
 pub use load::environment;
 pub use secret::Secret;
+pub use validate::parse_duration;
 
 use crate::key::KeySpace;
 use crate::ring::Membership;

@@ -7,7 +7,7 @@ use std::fmt;
 use std::sync::Arc;
 
 pub use space::{KeySpace, Lifetime, LocalTier, Mode};
-pub use template::{KeyPart, Template, TemplateError};
+pub use template::{KeyPart, Template, TemplateError, attribute_of_rendered};
 
 /// The longest key that is rendered, in bytes.
 pub const MAX_KEY_LEN: usize = 8 * 1024;

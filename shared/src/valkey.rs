@@ -65,6 +65,7 @@ use bytes::Bytes;
 use redis::{Cmd, Value};
 
 pub use apply::{Applied, BATCH};
+pub use batch::image_entry;
 pub use connect::ConnectError;
 pub use credentials::{Credentials, Login, NoLogin};
 pub use error::ShardError;

@@ -263,8 +263,9 @@ fn park_target(text: &str) -> Option<ParkTarget> {
     }
 }
 
-/// Reads `250ms`, `10s`, `5m`, `1h`, `7d`.
-fn parse_duration(text: &str) -> Option<Duration> {
+/// Reads a duration as the configuration has it: `250ms`, `10s`, `5m`, `1h`, `7d`; `None` for any other text.
+#[must_use]
+pub fn parse_duration(text: &str) -> Option<Duration> {
     let unit_at = text.find(|c: char| !c.is_ascii_digit())?;
     let (number, unit) = text.split_at(unit_at);
     let number: u64 = number.parse().ok()?;

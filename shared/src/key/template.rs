@@ -1,11 +1,15 @@
 //! Key templates: `product:{pk}`, `category:{category}:top`.
 
+mod inverse;
+
 use std::borrow::Cow;
 use std::cell::Cell;
 use std::fmt;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
+pub use inverse::attribute_of_rendered;
 
 use super::{CacheKey, KeyError, MAX_KEY_LEN};
 use crate::record::{Attribute, canonical_number};

@@ -75,7 +75,7 @@ impl<'a> Call<'a> {
                 }
             }
             Call::Refresh { command, refresh, deadline_ms } => {
-                let (entry, ttl) = refresh.entry(&command.space);
+                let (entry, ttl) = image_entry(refresh.image, &command.space, refresh.version);
                 names(call, std::iter::once(*command));
                 call.arg(refresh.version.as_bytes()).arg(*deadline_ms).arg(u8::from(refresh.populate));
                 call.arg(millis(ttl)).arg(&entry[..]).arg(INLINE_MAX).arg(tombstone_ms(&command.space));
@@ -117,17 +117,16 @@ impl<'a> Call<'a> {
     }
 }
 
-impl Refresh<'_> {
-    fn entry(&self, space: &KeySpace) -> (Bytes, Duration) {
-        let (header, payload) = match self.image {
-            Image::Json(json) => (Header::value(Codec::Json), json.clone()),
-            Image::Deleted => (Header::negative(), Bytes::new()),
-        };
-        let life = space.lifetime(None, header.state == State::Negative, unix_ms(), fastrand::f64());
-        let soft_expiry_ms = life.soft_expiry_ms;
-        let header = Header { version: self.version, floor: self.version, soft_expiry_ms, ..header };
-        (Entry { header, payload }.to_bytes(), life.ttl)
-    }
+/// The whole entry that a new image is stored as from now on, and how long it lives.
+#[must_use]
+pub fn image_entry(image: &Image, space: &KeySpace, version: Version) -> (Bytes, Duration) {
+    let (header, payload) = match image {
+        Image::Json(json) => (Header::value(Codec::Json), json.clone()),
+        Image::Deleted => (Header::negative(), Bytes::new()),
+    };
+    let life = space.lifetime(None, header.state == State::Negative, unix_ms(), fastrand::f64());
+    let header = Header { version, floor: version, soft_expiry_ms: life.soft_expiry_ms, ..header };
+    (Entry { header, payload }.to_bytes(), life.ttl)
 }
 
 /// The version to compare by: none outside versioned key spaces, whose keys more than one item may feed.

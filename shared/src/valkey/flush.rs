@@ -119,17 +119,25 @@ impl Shard {
     /// # Errors
     /// [`ShardError`].
     pub async fn keys(&self, prefix: &str) -> Result<Vec<String>, ShardError> {
+        self.keys_at_pace(prefix, Duration::ZERO).await
+    }
+
+    /// As [`Shard::keys`], with a `pause` between the pages of names that the server looks at.
+    ///
+    /// # Errors
+    /// [`ShardError`].
+    pub async fn keys_at_pace(&self, prefix: &str, pause: Duration) -> Result<Vec<String>, ShardError> {
         let pattern = format!("{}*", escaped(prefix));
         let mut found = Vec::new();
         match &*self.reach {
             Reach::One(links) => {
-                let mut walk = Walk::new(links, &pattern, Duration::ZERO)?;
+                let mut walk = Walk::new(links, &pattern, pause)?;
                 while let Some(names) = walk.next().await? {
                     found.extend(names);
                 }
             }
             #[cfg(feature = "cluster")]
-            Reach::Cluster(cluster) => found.extend(cluster.names(&pattern).await?),
+            Reach::Cluster(cluster) => found.extend(cluster.names(&pattern, pause).await?),
             #[cfg(feature = "memory")]
             Reach::Memory(server) => found.extend(server.names(prefix)?),
         }

@@ -52,13 +52,17 @@ impl Cluster {
     }
 
     /// The names that match, on every master.
-    pub(in crate::valkey) async fn names(&self, pattern: &str) -> Result<HashSet<Vec<u8>>, ShardError> {
+    pub(in crate::valkey) async fn names(
+        &self,
+        pattern: &str,
+        pause: Duration,
+    ) -> Result<HashSet<Vec<u8>>, ShardError> {
         let mut found = HashSet::new();
         let mut passes = Passes::begin(self).await?;
         while !passes.over {
             let map = self.shared().map().clone();
             for node in &map.nodes {
-                let mut walk = Walk::new(&node.links, pattern, Duration::ZERO)?;
+                let mut walk = Walk::new(&node.links, pattern, pause)?;
                 while let Some(names) = walk.next().await? {
                     found.extend(names);
                 }

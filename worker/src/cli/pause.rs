@@ -1,0 +1,112 @@
+//! `ringtide pause`: stops the deliveries of a table, or of all, through the lease table alone.
+
+use std::time::Duration;
+
+use clap::Args;
+use serde::Serialize;
+use tokio::time::Instant;
+
+use super::operator::{self, Operator, Refusal};
+use super::output::{Format, Output, Progress};
+use super::{Common, Exit};
+use crate::lease::LeaseStore;
+use crate::pausing;
+
+/// Stops the deliveries of a table, or of all tables, until `ringtide resume`.
+///
+/// The records stay in the stream for 24 hours: a pause that is longer loses some of them, which is a gap.
+#[derive(Debug, Args)]
+pub(super) struct Pause {
+    #[command(flatten)]
+    common: Common,
+    #[command(flatten)]
+    format: Format,
+    /// Only this table.
+    #[arg(long)]
+    table: Option<String>,
+    /// Ends as soon as the leases are taken. Without it the command waits until no worker can act under an old lease any
+    /// more: for worker.lease_timeout.
+    #[arg(long)]
+    no_wait: bool,
+    /// Only shows what would be taken.
+    #[arg(long)]
+    dry_run: bool,
+}
+
+/// What became of one table.
+#[derive(Debug, Serialize)]
+struct Line {
+    table: String,
+    stream: String,
+    leases: usize,
+    already_paused: bool,
+}
+
+#[derive(Debug, Serialize)]
+struct Shown {
+    dry_run: bool,
+    paused: Vec<Line>,
+}
+
+impl Pause {
+    pub(super) async fn run(self) -> std::io::Result<Exit> {
+        operator::exit(self.pause().await)
+    }
+
+    async fn pause(self) -> Result<Exit, Refusal> {
+        let operator = Operator::new(&self.common).await?;
+        let output = Output::from(self.format);
+        let mut streams = Vec::new();
+        for table in operator.tables(self.table.as_deref())? {
+            streams.extend(operator.streams(&table).await?);
+        }
+        let mut shown = Shown { dry_run: self.dry_run, paused: Vec::new() };
+        for found in &streams {
+            let (leases, already_paused) = if self.dry_run {
+                let leases = pausing::leases_of(&operator.leases, &found.name).await.map_err(Refusal::failed)?;
+                (leases.len(), leases.values().any(|lease| lease.is_paused()))
+            } else {
+                let listing = operator.listing(&found.stream).await?;
+                let paused = pausing::pause(&operator.leases, &found.name, &listing).await?;
+                (paused.held.len(), paused.already)
+            };
+            let (table, stream) = (found.table.to_string(), found.stream.arn.clone());
+            shown.paused.push(Line { table, stream, leases, already_paused });
+        }
+        if !self.dry_run && !self.no_wait && shown.paused.iter().any(|line| !line.already_paused) {
+            settle(operator.config.worker.lease_timeout).await;
+            for found in &streams {
+                let leases = operator.leases.list().await.map_err(Refusal::failed)?;
+                let mut of_stream = leases.iter().filter(|lease| lease.key.stream == found.name);
+                if let Some(lease) = of_stream.find(|lease| !lease.is_paused()) {
+                    return Err(Refusal::Failed(format!(
+                        "{} was taken by somebody who does not know of pauses",
+                        lease.key
+                    )));
+                }
+            }
+        }
+        output.json(&shown)?;
+        for line in &shown.paused {
+            output.line(match (self.dry_run, line.already_paused) {
+                (_, true) => format!("{}: was paused already ({} leases)", line.table, line.leases),
+                (true, false) => format!("{}: {} leases would be taken", line.table, line.leases),
+                (false, false) => format!("{}: paused ({} leases)", line.table, line.leases),
+            })?;
+        }
+        if !self.dry_run {
+            output.line("`ringtide resume` goes on; the stream keeps its records for 24 hours")?;
+        }
+        Ok(Exit::Ok)
+    }
+}
+
+/// Waits until no worker takes a lease that it lost for its own.
+async fn settle(timeout: Duration) {
+    let began = Instant::now();
+    let mut progress = Progress::begin("waiting for workers to notice");
+    while began.elapsed() < timeout {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        progress.at(began.elapsed().as_secs(), Some(timeout.as_secs()));
+    }
+}
