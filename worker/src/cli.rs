@@ -1,5 +1,6 @@
 //! The command line: one file a sub-command.
 
+mod audit;
 mod check;
 #[cfg(feature = "demo")]
 mod demo;
@@ -8,12 +9,19 @@ mod filters;
 mod flush;
 mod health;
 mod invalidate;
+mod leases;
 mod locate;
 mod logging;
+mod operator;
 mod output;
 mod park;
+mod pause;
+mod replay;
+mod resume;
 mod ring;
 mod run;
+mod status;
+mod warm;
 
 use std::process::ExitCode;
 
@@ -51,6 +59,20 @@ enum Command {
     Locate(locate::Locate),
     /// Tells what records lead to: which routes and keys, which commands for which ring shards, and why not.
     Explain(explain::Explain),
+    /// Shows tables, stream shards, leases and owners; exits with 1 where a stream shard has no reader that lives.
+    Status(status::Status),
+    /// Looks at stream leases and changes them.
+    Leases(leases::Leases),
+    /// Stops the deliveries of a table, or of all tables, until `ringtide resume`.
+    Pause(pause::Pause),
+    /// Lets the workers go on where they were when `ringtide pause` stopped them.
+    Resume(resume::Resume),
+    /// Delivers a table's records again, from a time or a sequence number on.
+    Replay(replay::Replay),
+    /// Holds cached entries against their tables by strongly consistent reads; exits with 1 where some are stale.
+    Audit(audit::Audit),
+    /// Fills what a table's refresh routes would store, from a scan of the table, beside the stream.
+    Warm(warm::Warm),
     #[cfg(feature = "demo")]
     Demo(demo::Demo),
     #[cfg(feature = "demo")]
@@ -130,6 +152,13 @@ impl Cli {
             Command::Flush(flush) => flush.run().await,
             Command::Locate(locate) => locate.run().await,
             Command::Explain(explain) => explain.run().await,
+            Command::Status(status) => status.run().await,
+            Command::Leases(leases) => leases.run().await,
+            Command::Pause(pause) => pause.run().await,
+            Command::Resume(resume) => resume.run().await,
+            Command::Replay(replay) => replay.run().await,
+            Command::Audit(audit) => audit.run().await,
+            Command::Warm(warm) => warm.run().await,
             #[cfg(feature = "demo")]
             Command::Demo(demo) => demo.run().await,
             #[cfg(feature = "demo")]

@@ -14,9 +14,12 @@
 //! - [`deliver`]: the seam to the pipeline
 //! - `consumer`, `pace`: one stream shard from its checkpoint to its end
 //! - `discovery`, `follower`, `supervisor`: listings, one stream, all tables
+//! - `overview`, `pausing`, `replay`: what operators' commands do with streams and their leases
+//! - `audit`, `warm`: what they do with entries; `table`, `item`, `ring_shards`, `rate` are what both work with
 //! - [`health`], `http`: progress, and the pages that show it
 //! - [`shutdown`], [`cli`], [`aws`]: signals, the command line, the SDK's clients
 
+mod audit;
 pub mod aws;
 pub mod cli;
 mod consumer;
@@ -27,11 +30,17 @@ mod discovery;
 mod follower;
 pub mod health;
 mod http;
+mod item;
 pub mod lease;
 pub mod lineage;
+mod overview;
 mod pace;
 #[cfg(test)]
 mod parking_tests;
+mod pausing;
+mod rate;
+mod replay;
+mod ring_shards;
 #[cfg(test)]
 mod scripted;
 #[cfg(test)]
@@ -39,6 +48,8 @@ mod simulated;
 pub mod shutdown;
 pub mod stream;
 mod supervisor;
+mod table;
+mod warm;
 pub mod worker;
 
 pub use supervisor::StartError;

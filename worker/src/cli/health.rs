@@ -10,7 +10,7 @@ use tokio::net::TcpStream;
 use super::Exit;
 
 /// The longest answer that is looked at, in bytes.
-const LONGEST: u64 = 64 * 1024;
+const LONGEST: u64 = 4 * 1024 * 1024;
 
 /// Asks a running worker whether it is well.
 #[derive(Debug, Args)]
@@ -45,7 +45,7 @@ impl Health {
 }
 
 /// Asks for a page, and reads its status and its text.
-async fn ask(url: &str) -> io::Result<(u16, String)> {
+pub(super) async fn ask(url: &str) -> io::Result<(u16, String)> {
     let invalid = |what: &str| io::Error::new(io::ErrorKind::InvalidInput, what.to_owned());
     let rest = url.strip_prefix("http://").ok_or_else(|| invalid("it has to begin with http://"))?;
     let (host, path) = rest.split_once('/').unwrap_or((rest, ""));

@@ -12,8 +12,9 @@ use super::{Common, Exit, health};
 use crate::lease::{Lease, LeaseStore};
 use crate::overview::{self, OwnerLine, StreamLine, Watched};
 
-/// Readings of the leases' counters while they are watched.
+/// Readings of the leases' counters while they are watched, at least, and the longest pause between two: each is a Scan.
 const READINGS: u32 = 8;
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 /// Shows tables, stream shards, leases and owners; exits with 1 where a stream shard has no reader that lives.
 #[derive(Debug, Args)]
@@ -26,7 +27,7 @@ pub(super) struct Status {
     #[arg(long)]
     table: Option<String>,
     /// For how many seconds the leases' counters are watched, so that dead owners show; less where all of them move before.
-    /// 0 for one reading. Without it half of worker.lease_timeout, in which a living owner renews.
+    /// 0 for one reading. Without it worker.lease_timeout, after which a lease that was not renewed has expired.
     #[arg(long, value_name = "SECONDS")]
     watch: Option<f64>,
     /// Asks this worker, too: http://host:9464. May be given several times.
@@ -60,9 +61,8 @@ impl Status {
     async fn show(self) -> Result<Exit, Refusal> {
         let operator = Operator::new(&self.common).await?;
         let output = Output::from(self.format);
-        let half = operator.config.worker.lease_timeout / 2;
         let watch = match self.watch.map(Duration::try_from_secs_f64) {
-            None => half,
+            None => operator.config.worker.lease_timeout,
             Some(Ok(watch)) => watch,
             Some(Err(_)) => return Err(Refusal::Configuration("--watch has to be a number of seconds".to_owned())),
         };
@@ -128,7 +128,7 @@ async fn watch_leases(
     watched.saw(&leases, Duration::ZERO);
     let mut progress = Progress::begin("watching the leases");
     while !watched.all_moved(&leases) && began.elapsed() < watch {
-        tokio::time::sleep(watch / READINGS).await;
+        tokio::time::sleep((watch / READINGS).min(LONGEST_PAUSE)).await;
         leases = operator.leases.list().await.map_err(Refusal::failed)?;
         watched.saw(&leases, began.elapsed());
         let done = began.elapsed().min(watch);
