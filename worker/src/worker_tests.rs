@@ -1,7 +1,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
-use crate::lease::{Checkpoint, MemoryLeases};
+use crate::lease::{Checkpoint, HeldLease, Lease, LeaseError, MemoryLeases};
 use crate::scripted::{ARN, Recorder, ScriptedStream};
 use crate::stream::StreamError;
 
@@ -141,7 +141,7 @@ async fn workers_that_join_and_leave_come_to_equal_shares_and_rest() {
     seconds(30).await;
     let balanced = bench.shares().await;
     assert!(balanced.len() == 3 && balanced.values().all(|count| (2..=3).contains(count)), "{balanced:?}");
-    let switches = |leases: Vec<crate::lease::Lease>| leases.iter().map(|lease| lease.switches).sum::<u64>();
+    let switches = |leases: Vec<Lease>| leases.iter().map(|lease| lease.switches).sum::<u64>();
     let moved = switches(bench.leases.list().await.unwrap());
     seconds(300).await;
     assert_eq!(bench.shares().await, balanced);
@@ -244,6 +244,28 @@ async fn a_paused_table_is_not_read_until_it_is_resumed() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_pause_that_is_asked_for_is_granted_in_order() {
+    let bench = Bench::new();
+    bench.source.shard("s", None, &[]);
+    let worker = bench.start("me").await.unwrap();
+    seconds(3).await;
+    let lease = bench.leases.list().await.unwrap().remove(0);
+    bench.source.append("s", &[1]);
+    seconds(1).await;
+    assert!(bench.leases.ask(&lease, &OwnerId::paused()).await.unwrap());
+    seconds(5).await;
+    let paused = bench.leases.list().await.unwrap().remove(0);
+    assert_eq!((paused.owner.as_ref(), paused.leaving.as_ref()), (Some(&OwnerId::paused()), None));
+    assert_eq!(paused.checkpoint, Checkpoint::At("1".parse().unwrap()), "what was read is stored");
+    bench.source.append("s", &[2]);
+    seconds(300).await;
+    assert_eq!(bench.recorder.records(), [1]);
+    worker.shutdown();
+    worker.join().await.unwrap();
+    assert!(bench.leases.list().await.unwrap().remove(0).is_paused(), "a pause outlives the workers");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_description_that_is_older_than_what_is_known_is_not_followed() {
     let bench = Bench::new();
     bench.source.shard("s", None, &[1]);
@@ -292,7 +314,44 @@ async fn a_task_that_panics_ends_the_worker_with_an_error() {
             self.0.read(iterator).await
         }
     }
-    for place in ["list", "read"] {
+    /// Leases whose renewal panics.
+    struct Panicking(Arc<MemoryLeases>);
+    #[async_trait::async_trait]
+    impl LeaseStore for Panicking {
+        async fn prepare(&self) -> Result<(), LeaseError> {
+            self.0.prepare().await
+        }
+        async fn list(&self) -> Result<Vec<Lease>, LeaseError> {
+            self.0.list().await
+        }
+        async fn create(&self, lease: &Lease) -> Result<bool, LeaseError> {
+            self.0.create(lease).await
+        }
+        async fn ask(&self, lease: &Lease, owner: &OwnerId) -> Result<bool, LeaseError> {
+            self.0.ask(lease, owner).await
+        }
+        async fn take(&self, lease: &Lease, owner: &OwnerId) -> Result<HeldLease, LeaseError> {
+            self.0.take(lease, owner).await
+        }
+        async fn renew(&self, _: &mut HeldLease) -> Result<(), LeaseError> {
+            panic!("as planned")
+        }
+        async fn checkpoint(
+            &self,
+            held: &mut HeldLease,
+            checkpoint: &Checkpoint,
+            children: &BTreeSet<crate::stream::ShardId>,
+        ) -> Result<(), LeaseError> {
+            self.0.checkpoint(held, checkpoint, children).await
+        }
+        async fn release(&self, held: HeldLease) -> Result<(), LeaseError> {
+            self.0.release(held).await
+        }
+        async fn delete(&self, lease: &Lease) -> Result<(), LeaseError> {
+            self.0.delete(lease).await
+        }
+    }
+    for place in ["list", "read", "renew"] {
         let bench = Bench::new();
         bench.source.shard("s", None, &[1]);
         let file = tempfile::NamedTempFile::new().unwrap();
@@ -301,7 +360,7 @@ async fn a_task_that_panics_ends_the_worker_with_an_error() {
         config.worker.listen = None;
         let worker = Worker {
             source: Arc::new(Faulty(bench.source.clone(), place)),
-            leases: bench.leases.clone(),
+            leases: if place == "renew" { Arc::new(Panicking(bench.leases.clone())) } else { bench.leases.clone() },
             deliver: bench.recorder.clone(),
             owner: OwnerId::named("me"),
             metrics: None,

@@ -1,0 +1,123 @@
+//! Writers and readers, and what the readers must see in the end.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use aws_sdk_dynamodb::types::AttributeValue;
+use ringtide::dynamodb::ItemLoader;
+use ringtide::{Cache, Space};
+use serde::{Deserialize, Serialize};
+use tokio::task::JoinSet;
+
+use crate::LONG;
+use crate::world::{TABLES, World, table};
+
+const ITEMS: usize = 20;
+const READERS: usize = 3;
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct Item {
+    pk: String,
+    rev: u64,
+}
+
+/// Reads and writes that go on until the audit.
+pub(crate) struct Load {
+    going: Arc<AtomicBool>,
+    tables: Arc<[Table]>,
+    newest: Newest,
+    writer: tokio::task::JoinHandle<usize>,
+    readers: JoinSet<usize>,
+    _cache: Cache,
+}
+
+/// The last revision of each item that was written; none is written again for the audit, which would hide a loss.
+type Newest = Arc<Mutex<BTreeMap<(usize, usize), u64>>>;
+
+struct Table {
+    space: Space<Item>,
+    loader: ItemLoader,
+}
+
+impl Table {
+    async fn read(&self, item: usize) -> Option<u64> {
+        let (loader, pk) = (self.loader.clone(), item.to_string());
+        let key = pk.clone();
+        let load = move || loader.clone().load::<Item>(key.clone());
+        let read = self.space.get_or_load(pk.as_str(), load);
+        let read = tokio::time::timeout(LONG, read).await.expect("no read hangs");
+        read.expect("no fault of a worker fails a read").map(|item| item.rev)
+    }
+}
+
+impl Load {
+    pub(crate) async fn start(world: &World, random: &mut fastrand::Rng) -> Self {
+        let cache = Cache::from_config(world.readers()).await.unwrap();
+        let table_of = |n: usize| Table {
+            space: cache.space::<Item>(&table(n)).unwrap(),
+            loader: ItemLoader::new(world.tables.clone(), table(n)).partition_key("pk").version_attribute("rev"),
+        };
+        let tables: Arc<[Table]> = (0..TABLES).map(table_of).collect();
+        let (going, newest) = (Arc::new(AtomicBool::new(true)), Newest::default());
+        let writer = {
+            let (going, newest, client, mut random) =
+                (going.clone(), newest.clone(), world.tables.clone(), random.fork());
+            tokio::spawn(async move {
+                let mut rev = 0;
+                while going.load(Ordering::Relaxed) {
+                    let (n, item) = (random.usize(0..TABLES), random.usize(0..ITEMS));
+                    rev += 1;
+                    let put = client.put_item().table_name(table(n)).item("pk", AttributeValue::S(item.to_string()));
+                    put.item("rev", AttributeValue::N(rev.to_string())).send().await.unwrap();
+                    newest.lock().unwrap().insert((n, item), rev);
+                    tokio::time::sleep(Duration::from_millis(random.u64(1..8))).await;
+                }
+                usize::try_from(rev).unwrap()
+            })
+        };
+        let mut readers = JoinSet::new();
+        for _ in 0..READERS {
+            let (going, tables, mut random) = (going.clone(), tables.clone(), random.fork());
+            readers.spawn(async move {
+                let mut reads = 0;
+                while going.load(Ordering::Relaxed) {
+                    tables[random.usize(0..TABLES)].read(random.usize(0..ITEMS)).await;
+                    reads += 1;
+                    tokio::time::sleep(Duration::from_millis(2)).await;
+                }
+                reads
+            });
+        }
+        Self { going, tables, newest, writer, readers, _cache: cache }
+    }
+
+    /// Ends the writing, waits until every item is read as it was written last, and reads each once more. Returns the numbers
+    /// of writes and reads.
+    pub(crate) async fn audit(mut self) -> (usize, usize) {
+        self.going.store(false, Ordering::Relaxed);
+        let writes = self.writer.await.unwrap();
+        let mut reads = 0;
+        while let Some(reader) = self.readers.join_next().await {
+            reads += reader.unwrap();
+        }
+        let newest = self.newest.lock().unwrap().clone();
+        let began = Instant::now();
+        for ((n, item), rev) in &newest {
+            loop {
+                let read = self.tables[*n].read(*item).await;
+                if read == Some(*rev) {
+                    break;
+                }
+                assert!(began.elapsed() < LONG, "item {item} of {} is still read as {read:?}, not as {rev}", table(*n));
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        }
+        println!("after the last write the caches were true within {} ms", began.elapsed().as_millis());
+        for ((n, item), rev) in &newest {
+            assert_eq!(self.tables[*n].read(*item).await, Some(*rev), "item {item} of {} is stale", table(*n));
+        }
+        (writes, reads)
+    }
+}
