@@ -14,7 +14,7 @@ use crate::consumer::{Consumer, Exit, Shared};
 use crate::deliver::Deliver;
 use crate::discovery::Lister;
 use crate::health::{Health, Part};
-use crate::lease::fleet::{Fleet, Holding};
+use crate::lease::fleet::{Fleet, Holding, NextLook};
 use crate::lease::{Checkpoint, Lease, LeaseError};
 use crate::lineage::{self, Plan, Strays};
 use crate::stream::{Listing, ShardId, StreamStatus};
@@ -23,8 +23,6 @@ use crate::stream::{Listing, ShardId, StreamStatus};
 const OUTAGE_CHECK: Duration = Duration::from_millis(250);
 /// How long a stop waits for a look at the leases that is under way.
 const STOP_PATIENCE: Duration = Duration::from_millis(500);
-/// How old leases may be that another follower of this worker has read, where nothing happened but time.
-const SHARED_FOR: Duration = Duration::from_millis(200);
 /// How long a closed stream shard's child is looked for at a quick pace.
 const CHILD_HASTE: Duration = Duration::from_secs(60);
 
@@ -65,7 +63,7 @@ enum Closed {
 
 /// When leases and listing are looked at again, unless something happens before.
 struct Next {
-    at: Instant,
+    look: NextLook,
     list: bool,
     drained: bool,
 }
@@ -114,12 +112,11 @@ impl Follower {
                 // It lists for as long as it is polled.
                 Some(_) = listing.join_next() => break Followed::BrokenOff,
                 () = discovery.changed() => {}
-                () = tokio::time::sleep_until(next.at) => {
+                () = tokio::time::sleep_until(next.look.at) => {
                     if next.list {
                         discovery.want();
                     }
-                    // What another follower has just read will do.
-                    since = Instant::now().checked_sub(SHARED_FOR).unwrap_or(since).max(since);
+                    since = since.max(next.look.since);
                     continue;
                 }
                 () = self.superseded.cancelled(), if !self.superseded.is_cancelled() => {}
@@ -172,7 +169,8 @@ impl Follower {
     async fn look(&mut self, since: Instant, stop: &CancellationToken) -> Next {
         let soon = self.shared.settings.cadence.timeout / 4;
         let soon = soon.clamp(Duration::from_millis(50), Duration::from_secs(1));
-        let mut next = Next { at: Instant::now() + Duration::from_secs(60), list: false, drained: false };
+        let later = NextLook::at(Instant::now() + Duration::from_secs(60));
+        let mut next = Next { look: later, list: false, drained: false };
         let Some(listing) = self.shared.discovery.newest() else { return next };
         match self.start_what_may(&listing, since, stop).await {
             Ok((plan, others)) => {
@@ -184,11 +182,12 @@ impl Follower {
                 });
                 self.health.table_problem(&self.shared.table, Part::Leases, problem);
                 let looking = self.childless(&listing, &plan);
-                if let Some(at) = self.fleet.next_look(others) {
-                    next.at = at;
+                if let Some(look) = self.fleet.next_look(others) {
+                    next.look = look;
                 }
                 if looking {
-                    next.at = next.at.min(Instant::now() + soon);
+                    let soon = NextLook::at(Instant::now() + soon);
+                    next.look = if soon.at < next.look.at { soon } else { next.look };
                     next.list = true;
                 }
                 next.drained = self.superseded.is_cancelled()
@@ -199,7 +198,7 @@ impl Follower {
             Err(error) => {
                 tracing::warn!(table = %self.shared.table, %error, "stream leases not looked at, trying again");
                 self.health.table_problem(&self.shared.table, Part::Leases, Some(error.to_string()));
-                next.at = Instant::now() + soon;
+                next.look = NextLook::at(Instant::now() + soon);
             }
         }
         next

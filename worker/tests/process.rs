@@ -12,6 +12,7 @@ use aws_sdk_dynamodb::types::{
     AttributeDefinition, AttributeValue, BillingMode, KeySchemaElement, KeyType, ScalarAttributeType,
     StreamSpecification, StreamViewType,
 };
+use aws_sdk_dynamodbstreams::types::ShardIteratorType;
 use ringtide_core::config::Aws;
 use ringtide_servers::{Emulator, ValkeyServer, free_port};
 use ringtide_worker::aws::Clients;
@@ -232,4 +233,49 @@ async fn a_table_that_is_missing_or_without_stream_is_refused_with_the_remedy() 
     let (code, said) = world.refused();
     assert_eq!(code, Some(2), "{said}");
     assert!(said.contains("update-table --table-name products"), "{said}");
+}
+
+/// What the Kinesis Client Library's adapter leaves behind when it followed this one stream.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_table_of_a_single_streams_application_is_taken_over_where_it_stands() {
+    const LEASES: &str = "ringtide-process-test";
+    let world = World::new().await;
+    world.create_table(true).await;
+    for pk in ["1", "2", "3"] {
+        world.cache_and_change(pk).await;
+    }
+    let (tables, streams) = (&world.clients.tables, &world.clients.streams);
+    let described = tables.describe_table().table_name("products").send().await.unwrap().table.unwrap();
+    let arn = described.latest_stream_arn.unwrap();
+    let stream = streams.describe_stream().stream_arn(&arn).send().await.unwrap().stream_description.unwrap();
+    let shard = stream.shards.unwrap()[0].shard_id.clone().unwrap();
+    let iterator = streams.get_shard_iterator().stream_arn(&arn).shard_id(&shard);
+    let iterator = iterator.shard_iterator_type(ShardIteratorType::TrimHorizon).send().await.unwrap();
+    let page = streams.get_records().set_shard_iterator(iterator.shard_iterator).send().await.unwrap();
+    let second = page.records.unwrap()[1].dynamodb.clone().unwrap().sequence_number.unwrap();
+
+    let application = DynamoDbLeases::new(tables.clone(), LEASES);
+    application.prepare().await.unwrap();
+    let text = |text: &str| AttributeValue::S(text.to_owned());
+    let number = |number: &str| AttributeValue::N(number.to_owned());
+    let row = tables.put_item().table_name(LEASES).item("leaseKey", text(&shard)).item("checkpoint", text(&second));
+    let row = row.item("checkpointSubSequenceNumber", number("0")).item("leaseCounter", number("41"));
+    let row = row.item("ownerSwitchesSinceCheckpoint", number("0")).item("throughputKBps", number("3.5"));
+    row.send().await.unwrap();
+    let metrics = tables.put_item().table_name(LEASES).item("leaseKey", text("host:1")).item("x", text("y"));
+    metrics.item("entityType", text("WORKER_METRICS")).send().await.unwrap();
+
+    let mut worker = world.start(&[]);
+    world.dropped("3").await;
+    assert_eq!(valkey(world.valkey, "EXISTS product:2"), ":1", "it goes on after the checkpoint");
+    world.cache_and_change("4").await;
+    world.dropped("4").await;
+    worker.signal("-TERM");
+    assert_eq!(worker.wait().code(), Some(0));
+    let rows = tables.scan().table_name(LEASES).send().await.unwrap().items.unwrap();
+    assert_eq!(rows.len(), 2, "{rows:?}");
+    let lease = rows.iter().find(|row| row["leaseKey"] == text(&shard)).expect("the row is still there");
+    assert_eq!(lease["throughputKBps"], number("3.5"));
+    assert_ne!(lease["checkpoint"], text(&second), "the way back goes on from here");
+    assert!(!lease.contains_key("leaseOwner") && !lease.contains_key("streamName"), "{lease:?}");
 }

@@ -17,6 +17,9 @@ const PACE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_s
 /// What a lease adds to the pause: a listing reads them all, and costs by their number.
 const PACE_PER_LEASE: Duration = Duration::from_millis(10);
 
+/// How old leases may be that another follower has read, where nothing happened but time.
+const SHARED_FOR: Duration = Duration::from_millis(200);
+
 /// What the followers of one worker share.
 pub(crate) struct Fleet {
     store: Arc<dyn LeaseStore>,
@@ -30,6 +33,21 @@ pub(crate) struct Fleet {
 struct Listed {
     at: Instant,
     leases: Arc<[Lease]>,
+}
+
+/// When to look at the leases again.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct NextLook {
+    pub(crate) at: Instant,
+    /// How old what another follower has read by then may be.
+    pub(crate) since: Instant,
+}
+
+impl NextLook {
+    /// Looks at a time when nothing is known to happen: what another follower has just read will do.
+    pub(crate) fn at(at: Instant) -> Self {
+        Self { at, since: at.checked_sub(SHARED_FOR).unwrap_or(at) }
+    }
 }
 
 /// A lease that this worker holds, as far as its fleet knows: dropping it says that it does not any more.
@@ -134,7 +152,7 @@ impl Fleet {
 
     /// When to look at the leases again; `None` where no other worker is to be seen, and nothing is waited for: whoever
     /// comes shows itself by asking, which the holder's next write tells.
-    pub(crate) fn next_look(&self, others: bool) -> Option<Instant> {
+    pub(crate) fn next_look(&self, others: bool) -> Option<NextLook> {
         let now = Instant::now();
         let sight = self.sight();
         if !others && sight.is_alone() {
@@ -144,8 +162,11 @@ impl Fleet {
         let pace = pace.min(self.timeout / 4).max(Duration::from_millis(50));
         let pace = if sight.waits() { pace / 4 } else { pace };
         // Workers that were started together do not look together for ever.
-        let at = now + pace.mul_f64(0.7 + 0.3 * fastrand::f64());
-        Some(sight.next_expiry(now).map_or(at, |expiry| at.min(expiry + Duration::from_millis(1))))
+        let look = NextLook::at(now + pace.mul_f64(0.7 + 0.3 * fastrand::f64()));
+        match sight.next_expiry(now).map(|expiry| expiry + Duration::from_millis(1)) {
+            Some(expired) if expired < look.at => Some(NextLook { at: expired, since: expired }),
+            Some(_) | None => Some(look),
+        }
     }
 
     fn sight(&self) -> MutexGuard<'_, Sight> {
