@@ -10,7 +10,7 @@ use ringtide_core::aws;
 use ringtide_core::config::{Config, Violation};
 use serde::Serialize;
 
-use super::output::{Format, Output};
+use super::output::{Format, Output, waiting};
 use super::{Common, Exit};
 
 /// Checks the configuration against the live tables and ring shards; everything that is wrong at once.
@@ -67,7 +67,8 @@ impl Check {
             Ok(config) => config,
             Err(exit) => return Ok(exit),
         };
-        let (tables, shards, park) = tokio::join!(tables::check(&config), ring::check(&config), park(&config));
+        let checking = async { tokio::join!(tables::check(&config), ring::check(&config), park(&config)) };
+        let (tables, shards, park) = waiting("asking tables and ring shards", checking).await;
         let mut findings: Vec<Finding> = [tables, shards, park].concat();
         // The worst first, otherwise in the order in which they were found.
         findings.sort_by_key(|finding| finding.severity);

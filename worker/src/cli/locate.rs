@@ -13,7 +13,7 @@ use ringtide_core::valkey::{Expiry, Look, Shard, cluster_slot};
 use ringtide_core::version::Version;
 use serde::Serialize;
 
-use super::output::{Format, Output, span};
+use super::output::{Format, Output, span, waiting};
 use super::ring::{connect, history};
 use super::{Common, Exit};
 
@@ -134,7 +134,7 @@ impl Locate {
             if self.entry {
                 let mut found = Vec::new();
                 for shard in shards.iter().filter(|shard| located.owners().any(|owner| owner == shard.name())) {
-                    found.push(Found::on(shard, &key).await);
+                    found.push(waiting("asking ring shards", Found::on(shard, &key)).await);
                 }
                 located.entries = Some(found);
             }

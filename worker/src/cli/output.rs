@@ -115,6 +115,10 @@ impl Progress {
 
     /// Tells how much is done, of how much where that is known. May be called as often as one likes.
     pub(super) fn at(&mut self, done: u64, of: Option<u64>) {
+        self.say(|what, taken| progress(what, done, of, taken));
+    }
+
+    fn say(&mut self, text: impl FnOnce(&str, Duration) -> String) {
         let pause = match (self.terminal, self.shown) {
             (true, true) => Duration::from_millis(200),
             (false, true) => Duration::from_secs(5),
@@ -124,11 +128,23 @@ impl Progress {
             return;
         }
         (self.said, self.shown) = (Instant::now(), true);
-        let text = progress(&self.what, done, of, self.begun.elapsed());
+        let text = text(&self.what, self.begun.elapsed());
         let mut out = io::stderr().lock();
         let said = if self.terminal { write!(out, "\r\x1b[K{text}") } else { writeln!(out, "{text}") };
         // A closed standard error keeps nobody from working.
         let _unseen = said.and_then(|()| out.flush());
+    }
+}
+
+/// Waits for work that tells nothing of how far it has come, and says for how long it has been at it.
+pub(super) async fn waiting<T>(what: &str, work: impl Future<Output = T>) -> T {
+    let mut progress = Progress::begin(what);
+    let mut work = std::pin::pin!(work);
+    loop {
+        match tokio::time::timeout(Duration::from_millis(250), &mut work).await {
+            Ok(done) => return done,
+            Err(_) => progress.say(|what, taken| format!("{what}: {}s so far", taken.as_secs())),
+        }
     }
 }
 

@@ -13,6 +13,7 @@ use ringtide_core::config::Config;
 use ringtide_core::park::{Kept, ParkError, ParkReader};
 
 use super::Exit;
+use super::output::waiting;
 
 /// Lists, shows, requeues and drops parked records.
 #[derive(Debug, Args)]
@@ -65,7 +66,7 @@ fn reader(config: &Config) -> Result<Arc<dyn ParkReader>, Exit> {
 
 /// Finds what is parked under an id; `None`, and a line of the log, where there is nothing.
 async fn find(reader: &dyn ParkReader, id: &str) -> Result<Option<Vec<Kept>>, ParkError> {
-    let found = reader.find(id).await?;
+    let found = waiting("looking for the record", reader.find(id)).await?;
     if found.is_empty() {
         tracing::error!(id, place = reader.place(), "nothing is parked under this id; `ringtide park list` shows all");
         return Ok(None);

@@ -18,6 +18,7 @@ use serde::Serialize;
 use tokio::time::Instant;
 
 use super::Exit;
+use super::output::waiting;
 
 /// How long the tasks of a pipeline may take to end when everything is delivered or given up.
 const ENDING: Duration = Duration::from_millis(100);
@@ -116,7 +117,8 @@ impl Delivery {
 
     /// Delivers invalidations for the records' keys, to every ring shard that may hold them.
     pub(super) async fn deliver(&self, page: &[Result<ChangeRecord, UnreadableRecord>], within: Duration) -> Delivered {
-        self.pipeline.deliver_overtaken(page, Instant::now() + within).await
+        let delivering = self.pipeline.deliver_overtaken(page, Instant::now() + within);
+        waiting("waiting for ring shards", delivering).await
     }
 
     /// Ends the pipeline, and tells what each ring shard did that was asked something.

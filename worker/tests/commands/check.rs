@@ -1,6 +1,6 @@
 //! The configuration against live tables and servers.
 
-use aws_sdk_dynamodb::types::StreamViewType;
+use aws_sdk_dynamodb::types::{StreamViewType, TimeToLiveSpecification};
 use ringtide_servers::ValkeyServer;
 use serde_json::Value;
 
@@ -59,6 +59,24 @@ async fn everything_that_is_wrong_is_told_at_once_and_what_is_mended_is_not() {
     world.run(&["check", "--strict"]).await.expect(0);
     let rows = world.clients.tables.scan().table_name("ringtide-leases").send().await.unwrap();
     assert_eq!(rows.count, 0, "nothing was written");
+
+    // Items expire, and a route does not listen.
+    let expiry = TimeToLiveSpecification::builder().enabled(true).attribute_name("until").build().unwrap();
+    let update = world.clients.tables.update_time_to_live().table_name("products");
+    update.time_to_live_specification(expiry).send().await.unwrap();
+    let ran = world.run(&["check", "--json"]).await.expect(0);
+    assert!(findings(&ran, "note").iter().any(|note| note.contains("\"until\"")), "{}", ran.out);
+    let deaf = super::world::ROUTES.replace(
+        "table = \"products\"\nspace = \"category\"",
+        "table = \"products\"\non = [\"INSERT\", \"MODIFY\"]\nspace = \"category\"",
+    );
+    world.configure(&more.replace("ringtide-check", "ringtide-leases"), &deaf);
+    let ran = world.run(&["check", "--json"]).await.expect(0);
+    assert!(
+        findings(&ran, "warning").iter().any(|warning| warning.contains("routes[1] ignores REMOVE")),
+        "{}",
+        ran.out
+    );
 
     // A replica in place of a primary, and a policy that refuses.
     valkey(&world.servers[0], &[b"CONFIG", b"SET", b"maxmemory-policy", b"noeviction"]);

@@ -1,6 +1,9 @@
 //! A record that nobody can read, parked by a running worker, and what an operator does about it.
 
 use aws_sdk_dynamodb::types::StreamViewType;
+use ringtide_core::aws::sdk_config;
+use ringtide_core::config::Aws;
+use ringtide_servers::Ministack;
 
 use super::poison;
 use super::world::{World, eventually};
@@ -83,16 +86,20 @@ async fn a_record_in_a_table_is_listed_shown_mended_and_requeued() {
     parked_and_requeued(|_| "dynamodb://ringtide-parked".to_owned()).await;
 }
 
-/// A parked record as a file, without a worker.
+/// A parked record, without a worker.
+fn content(sequence: u32, pk: &str) -> String {
+    let arn = "arn:aws:dynamodb:eu-west-1:1:table/products/stream/2026-01-02T03:04:05.678";
+    format!(
+        r#"{{"table":"products","sequence":"{sequence}","reason":"planted","parked_at_ms":1,"content":{{"eventName":"MODIFY","eventSourceARN":"{arn}","dynamodb":{{"Keys":{{"pk":{{"S":"{pk}"}}}},"OldImage":{{"category":{{"S":"tea"}}}},"NewImage":{{"category":{{"S":"tea"}}}},"SequenceNumber":"{sequence}"}}}}}}"#
+    )
+}
+
+/// The same as a file.
 fn plant(world: &World, sequence: u32, pk: &str) -> String {
     let id = format!("products/2026/01/02/{sequence}");
-    let arn = "arn:aws:dynamodb:eu-west-1:1:table/products/stream/2026-01-02T03:04:05.678";
-    let text = format!(
-        r#"{{"table":"products","sequence":"{sequence}","reason":"planted","parked_at_ms":1,"content":{{"eventName":"MODIFY","eventSourceARN":"{arn}","dynamodb":{{"Keys":{{"pk":{{"S":"{pk}"}}}},"OldImage":{{"category":{{"S":"tea"}}}},"NewImage":{{"category":{{"S":"tea"}}}},"SequenceNumber":"{sequence}"}}}}}}"#
-    );
     let path = world.path(&format!("parked/{id}.json"));
     std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-    std::fs::write(path, text).unwrap();
+    std::fs::write(path, content(sequence, pk)).unwrap();
     id
 }
 
@@ -130,6 +137,37 @@ async fn what_a_ring_shard_does_not_take_stays_parked_and_the_rest_is_delivered(
     world.run(&["park", "drop", "products/2026/01/02/3"]).await.expect(0);
     world.run(&["park", "drop", "products/2026/01/02/3"]).await.expect(1);
     let listed = world.run(&["park", "list", "--json"]).await.expect(0).json();
+    assert_eq!(listed["records"].as_array().unwrap().len(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_queue_is_looked_at_without_taking_from_it_and_requeued() {
+    let world = World::new(1, "").await;
+    let server = tokio::task::spawn_blocking(|| Ministack::start().unwrap()).await.unwrap();
+    let aws = Aws { region: Some("us-east-1".into()), endpoint_url: Some(server.url()) };
+    let sqs = aws_sdk_sqs::Client::new(&sdk_config(&aws).await);
+    let queue = sqs.create_queue().queue_name("parked").send().await.unwrap().queue_url.unwrap();
+    world.configure(&format!("park = {{ to = \"{queue}\" }}"), super::world::ROUTES);
+    world.cache("product:1", b"old").await;
+    // Parked twice, as happens when an acknowledgement is lost.
+    for _ in 0..2 {
+        sqs.send_message().queue_url(&queue).message_body(content(7, "1")).send().await.unwrap();
+    }
+    sqs.send_message().queue_url(&queue).message_body("something else").send().await.unwrap();
+    for _ in 0..2 {
+        let listed = world.run_at(&server.url(), &["park", "list", "--json"]).await.expect(0).json();
+        assert_eq!(listed["records"].as_array().unwrap().len(), 3, "what is listed is there again");
+    }
+    let shown = world.run_at(&server.url(), &["park", "show", "products/1970/01/01/7"]).await.expect(0).out;
+    assert!(shown.contains("2 times"), "{shown}");
+    let report = world.run_at(&server.url(), &["park", "requeue", "--all", "--json"]).await.expect(1).json();
+    let fates =
+        |fate: &str| report["records"].as_array().unwrap().iter().filter(|record| record["fate"] == fate).count();
+    assert_eq!((fates("requeued"), fates("kept")), (2, 1), "{report}");
+    assert!(!world.cached("product:1"));
+    let dropped = world.run_at(&server.url(), &["park", "drop", "--all", "--json"]).await.expect(0).json();
+    assert_eq!(dropped["dropped"].as_array().unwrap().len(), 1);
+    let listed = world.run_at(&server.url(), &["park", "list", "--json"]).await.expect(0).json();
     assert_eq!(listed["records"].as_array().unwrap().len(), 0);
 }
 

@@ -119,7 +119,9 @@ async fn keys_are_invalidated_on_their_ring_shards_however_they_are_named() {
     let keys: Vec<String> = (1..=6).map(|pk| format!("pk={pk}")).collect();
     let mut arguments = vec!["invalidate", "--space", "product", "--timeout", "2", "--json"];
     keys.iter().for_each(|key| arguments.extend(["--key", key]));
-    let report = world.run(&arguments).await.expect(1).json();
+    let ran = world.run(&arguments).await.expect(1);
+    assert!(ran.err.contains("waiting for ring shards: "), "{}", ran.err);
+    let report = ran.json();
     assert_eq!(report["delivered"], false);
     let failed: Vec<_> = report["ring_shards"].as_array().unwrap().iter().filter(|s| s["error"].is_string()).collect();
     assert_eq!(failed.len(), 1);

@@ -97,7 +97,12 @@ impl World {
 
     /// Runs a command to its end.
     pub(crate) async fn run(&self, arguments: &[&str]) -> Ran {
-        let output = tokio::time::timeout(PATIENCE, self.command(self.dynamodb.url(), arguments).output());
+        self.run_at(self.dynamodb.url(), arguments).await
+    }
+
+    /// Runs a command to its end, against another endpoint.
+    pub(crate) async fn run_at(&self, endpoint: &str, arguments: &[&str]) -> Ran {
+        let output = tokio::time::timeout(PATIENCE, self.command(endpoint, arguments).output());
         let output = output.await.expect("the command does not end").unwrap();
         let text = |bytes| String::from_utf8(bytes).unwrap();
         Ran { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) }

@@ -143,14 +143,14 @@ impl Requeue {
         if self.chosen.all {
             let mut all = reader.list();
             while let Some(kept) = all.try_next().await? {
-                work.take(kept, None).await?;
+                work.take(kept, None).await;
             }
         }
         for id in &self.chosen.ids {
             match find(reader, id).await? {
                 Some(found) => {
                     for kept in found {
-                        work.take(kept, mended.as_ref()).await?;
+                        work.take(kept, mended.as_ref()).await;
                     }
                 }
                 None => {
@@ -158,7 +158,7 @@ impl Requeue {
                 }
             }
         }
-        work.deliver().await?;
+        work.deliver().await;
         let Work { delivery, outcomes, progress, .. } = work;
         drop(progress);
         let report = Report {
@@ -202,18 +202,20 @@ impl Requeue {
 
 impl Work<'_> {
     /// Takes one record; delivers what waits where that is enough.
-    async fn take(&mut self, kept: Kept, mended: Option<&RawRecord>) -> Result<(), Failed> {
+    async fn take(&mut self, kept: Kept, mended: Option<&RawRecord>) {
         match prepare(&self.router, &kept, mended) {
             Ok((_, keys)) if self.requeue.dry_run => self.tell(kept.id, Fate::WouldBeRequeued, keys, None),
             Ok((record, keys)) => self.waiting.push(Ready { kept, record, keys }),
             Err(reason) => self.tell(kept.id, Fate::Kept, Vec::new(), Some(reason)),
         }
-        if self.waiting.len() >= PAGE { self.deliver().await } else { Ok(()) }
+        if self.waiting.len() >= PAGE {
+            self.deliver().await;
+        }
     }
 
-    async fn deliver(&mut self) -> Result<(), Failed> {
+    async fn deliver(&mut self) {
         if self.waiting.is_empty() {
-            return Ok(());
+            return;
         }
         let (mut readies, mut page) = (Vec::new(), Vec::<Result<ChangeRecord, UnreadableRecord>>::new());
         for Ready { kept, record, keys } in std::mem::take(&mut self.waiting) {
@@ -230,14 +232,18 @@ impl Work<'_> {
         };
         let reason = (sure < readies.len()).then(why);
         for (index, (kept, keys)) in readies.into_iter().enumerate() {
-            if index < sure {
-                self.reader.remove(&kept).await?;
-                self.tell(kept.id, Fate::Requeued, keys, None);
-            } else {
+            if index >= sure {
                 self.tell(kept.id, Fate::Kept, keys, reason.clone());
+                continue;
+            }
+            match self.reader.remove(&kept).await {
+                Ok(()) => self.tell(kept.id, Fate::Requeued, keys, None),
+                Err(error) => {
+                    let reason = format!("delivered, and not taken away: {error}; drop it, or requeue it once more");
+                    self.tell(kept.id, Fate::Kept, keys, Some(reason));
+                }
             }
         }
-        Ok(())
     }
 
     fn tell(&mut self, id: String, fate: Fate, keys: Vec<String>, reason: Option<String>) {
