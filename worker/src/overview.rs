@@ -52,8 +52,10 @@ pub(crate) struct ShardLine {
     pub(crate) stage: Stage,
     /// Whether it has a lease.
     pub(crate) leased: bool,
-    /// Who has its lease.
+    /// Who has its lease, or gets it.
     pub(crate) owner: Option<String>,
+    /// Who still reads it, and was asked to hand it over to the owner.
+    pub(crate) leaving: Option<String>,
     /// How far it was delivered.
     pub(crate) checkpoint: Option<String>,
     /// For how many seconds the lease was seen unchanged; 0 where it changed while it was watched. `None` without a watch, or
@@ -123,7 +125,7 @@ impl Watched {
 
 /// Whether nobody has to renew a lease.
 fn rests(lease: &Lease) -> bool {
-    lease.is_paused() || lease.checkpoint == Checkpoint::ShardEnd
+    (lease.is_paused() && lease.leaving.is_none()) || lease.checkpoint == Checkpoint::ShardEnd
 }
 
 /// Puts a stream's listing and leases together.
@@ -163,6 +165,7 @@ pub(crate) fn stream(
             stage,
             leased: lease.is_some(),
             owner: lease.and_then(|lease| lease.owner.as_ref()).map(ToString::to_string),
+            leaving: lease.and_then(|lease| lease.leaving.as_ref()).map(ToString::to_string),
             checkpoint: lease.map(|lease| lease.checkpoint.to_string()),
             unchanged_s: owned.and_then(|lease| watched.unchanged(lease)).map(|unchanged| unchanged.as_secs_f64()),
         }
@@ -181,7 +184,7 @@ pub(crate) fn stream(
 pub(crate) fn owners(leases: &[Lease], watched: &Watched) -> Vec<OwnerLine> {
     let mut by_owner: BTreeMap<String, Vec<&Lease>> = BTreeMap::new();
     for lease in leases.iter().filter(|lease| !rests(lease)) {
-        if let Some(owner) = &lease.owner {
+        if let Some(owner) = lease.holder() {
             by_owner.entry(owner.to_string()).or_default().push(lease);
         }
     }

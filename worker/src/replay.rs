@@ -7,6 +7,7 @@ pub(crate) mod find;
 pub(crate) mod rewind;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use ringtide_core::record::SequenceNumber;
 
@@ -27,15 +28,16 @@ pub(crate) enum From {
 
 /// Sets checkpoints back as planned from these targets, while the stream is paused; returns what was written.
 ///
-/// A stream that had been paused before stays paused. Where this fails in the middle, the stream stays paused, too: what was
+/// Workers that read it have `patience` to hand over. A stream that had been paused before stays paused. Where this fails in the middle, the stream stays paused, too: what was
 /// not written can be written by the same call, and workers go on after a resume.
 pub(crate) async fn write(
     store: &dyn LeaseStore,
     stream: &StreamName,
     listing: &Listing,
     targets: &BTreeMap<ShardId, Checkpoint>,
+    patience: Duration,
 ) -> Result<Vec<Write>, PauseError> {
-    let mut paused = pausing::pause(store, stream, listing).await?;
+    let mut paused = pausing::pause(store, stream, listing, patience, &mut |_| {}).await?;
     let writes = rewind::rewind(listing, &paused.leases, targets);
     for write in &writes {
         match paused.held.get_mut(&write.shard) {

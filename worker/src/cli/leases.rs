@@ -84,6 +84,7 @@ struct LeaseLine {
     table: String,
     shard: String,
     owner: Option<String>,
+    leaving: Option<String>,
     paused: bool,
     checkpoint: String,
     counter: u64,
@@ -149,6 +150,7 @@ fn line(lease: &Lease) -> LeaseLine {
         table: lease.key.stream.table.clone(),
         shard: lease.key.shard.to_string(),
         owner: lease.owner.as_ref().map(ToString::to_string),
+        leaving: lease.leaving.as_ref().map(ToString::to_string),
         paused: lease.is_paused(),
         checkpoint: lease.checkpoint.to_string(),
         counter: lease.counter,
@@ -250,7 +252,8 @@ pub(super) async fn set_back(
                 found.table
             ))
         };
-        replay::write(&operator.leases, &found.name, &listing, targets).await.map_err(stuck)?
+        let patience = operator.config.worker.lease_timeout;
+        replay::write(&operator.leases, &found.name, &listing, targets, patience).await.map_err(stuck)?
     };
     let written = |write: rewind::Write| Written {
         table: found.table.to_string(),

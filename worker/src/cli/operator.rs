@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use ringtide_core::config::{Config, Violation};
 use ringtide_core::route::Router;
+use tokio::sync::OnceCell;
 
 use super::{Common, Exit, logging};
 use crate::aws::Clients;
@@ -80,6 +81,8 @@ pub(super) struct Operator {
     pub(super) clients: Clients,
     pub(super) source: DynamoDbStreams,
     pub(super) leases: DynamoDbLeases,
+    /// The name under which the leases of the only table stand, once they were looked at.
+    adopted: OnceCell<Option<StreamName>>,
 }
 
 impl Operator {
@@ -90,7 +93,7 @@ impl Operator {
         let clients = Clients::connect(&config.aws).await;
         let source = DynamoDbStreams::new(clients.tables.clone(), clients.streams.clone());
         let leases = DynamoDbLeases::new(clients.tables.clone(), &config.worker.application);
-        Ok(Self { config, clients, source, leases })
+        Ok(Self { config, clients, source, leases, adopted: OnceCell::new() })
     }
 
     /// The tables that routes name, or the one of them that was asked for.
@@ -115,7 +118,27 @@ impl Operator {
     pub(super) async fn stream(&self, table: &str) -> Result<Found, Refusal> {
         let endpoint = self.config.aws.endpoint_url.as_deref().unwrap_or("the region's endpoint");
         let mut found = supervisor::find_streams(&self.source, &self.router(table), PATIENCE, endpoint).await?;
-        found.pop().ok_or_else(|| Refusal::Configuration(format!("the table {table:?} has no stream")))
+        let none = || Refusal::Configuration(format!("the table {table:?} has no stream"));
+        let mut found = found.pop().ok_or_else(none)?;
+        if let Some(adopted) = self.adopted().await? {
+            found.name = adopted;
+        }
+        Ok(found)
+    }
+
+    /// Finds out whether the lease table is that of an application for a single stream, as workers do; `None` where it
+    /// cannot be, or where there is none.
+    async fn adopted(&self) -> Result<Option<StreamName>, Refusal> {
+        let adopt = || async {
+            let [table] = &self.tables(None)?[..] else { return Ok(None) };
+            if !self.has_leases().await? {
+                return Ok(None);
+            }
+            let stream = self.source.describe_table(table).await.ok().and_then(|description| description.stream);
+            let Some(name) = stream.and_then(|stream| StreamName::of(&stream)) else { return Ok(None) };
+            self.leases.adopt(&name).await.map(Some).map_err(Refusal::failed)
+        };
+        self.adopted.get_or_try_init(adopt).await.cloned()
     }
 
     /// Lists a stream's shards; a stream that is gone has none.
@@ -129,17 +152,26 @@ impl Operator {
         }
     }
 
-    /// Reads all leases; `None` where there is no lease table yet.
-    pub(super) async fn leases(&self) -> Result<Option<Vec<Lease>>, Refusal> {
+    /// Whether there is a lease table.
+    async fn has_leases(&self) -> Result<bool, Refusal> {
         let table = &self.config.worker.application;
         match self.source.describe_table(table).await {
-            Err(StreamError::NotFound(_)) => Ok(None),
+            Err(StreamError::NotFound(_)) => Ok(false),
             Err(error) => Err(Refusal::Failed(format!("the lease table {table:?} cannot be described: {error}"))),
             Ok(description) if description.key_schema != ["leaseKey"] => Err(Refusal::Configuration(format!(
                 "the table {table:?} is not one of leases; give worker.application another name"
             ))),
-            Ok(_) => self.leases.list().await.map(Some).map_err(Refusal::failed),
+            Ok(_) => Ok(true),
         }
+    }
+
+    /// Reads all leases; `None` where there is no lease table yet.
+    pub(super) async fn leases(&self) -> Result<Option<Vec<Lease>>, Refusal> {
+        if !self.has_leases().await? {
+            return Ok(None);
+        }
+        self.adopted().await?;
+        self.leases.list().await.map(Some).map_err(Refusal::failed)
     }
 
     /// Reads all leases, where there have to be some.

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::operator::{self, Operator, Refusal};
 use super::output::{Format, Output, Progress};
 use super::{Common, Exit};
-use crate::lease::LeaseStore;
+use crate::lease::Lease;
 use crate::pausing;
 
 /// Stops the deliveries of a table, or of all tables, until `ringtide resume`.
@@ -24,8 +24,12 @@ pub(super) struct Pause {
     /// Only this table.
     #[arg(long)]
     table: Option<String>,
-    /// Ends as soon as the leases are taken. Without it the command waits until no worker can act under an old lease any
-    /// more: for worker.lease_timeout.
+    /// Takes the leases without asking their holders, so that some deliveries are repeated after the pause. Without it they
+    /// have worker.lease_timeout to hand over.
+    #[arg(long)]
+    force: bool,
+    /// Does not wait, where a lease had to be taken by force, until its holder cannot act under it any more: for
+    /// worker.lease_timeout.
     #[arg(long)]
     no_wait: bool,
     /// Only shows what would be taken.
@@ -39,6 +43,8 @@ struct Line {
     table: String,
     stream: String,
     leases: usize,
+    /// Leases that were not handed over in time.
+    forced: usize,
     already_paused: bool,
 }
 
@@ -61,30 +67,26 @@ impl Pause {
             streams.extend(operator.streams(&table).await?);
         }
         let mut shown = Shown { dry_run: self.dry_run, paused: Vec::new() };
+        let timeout = operator.config.worker.lease_timeout;
+        let patience = if self.force { Duration::ZERO } else { timeout };
         for found in &streams {
-            let (leases, already_paused) = if self.dry_run {
+            let (table, stream) = (found.table.to_string(), found.stream.arn.clone());
+            let line = if self.dry_run {
                 let leases = pausing::leases_of(&operator.leases, &found.name).await.map_err(Refusal::failed)?;
-                (leases.len(), leases.values().any(|lease| lease.is_paused()))
+                let already_paused = leases.values().any(Lease::is_paused);
+                Line { table, stream, leases: leases.len(), forced: 0, already_paused }
             } else {
                 let listing = operator.listing(&found.stream).await?;
-                let paused = pausing::pause(&operator.leases, &found.name, &listing).await?;
-                (paused.held.len(), paused.already)
+                let (began, mut progress) =
+                    (Instant::now(), Progress::begin("waiting for workers to hand over, seconds"));
+                let mut told = |_| progress.at(began.elapsed().as_secs(), Some(patience.as_secs()));
+                let paused = pausing::pause(&operator.leases, &found.name, &listing, patience, &mut told).await?;
+                Line { table, stream, leases: paused.held.len(), forced: paused.forced, already_paused: paused.already }
             };
-            let (table, stream) = (found.table.to_string(), found.stream.arn.clone());
-            shown.paused.push(Line { table, stream, leases, already_paused });
+            shown.paused.push(line);
         }
-        if !self.dry_run && !self.no_wait && shown.paused.iter().any(|line| !line.already_paused) {
-            settle(operator.config.worker.lease_timeout).await;
-            for found in &streams {
-                let leases = operator.leases.list().await.map_err(Refusal::failed)?;
-                let mut of_stream = leases.iter().filter(|lease| lease.key.stream == found.name);
-                if let Some(lease) = of_stream.find(|lease| !lease.is_paused()) {
-                    return Err(Refusal::Failed(format!(
-                        "{} was taken by somebody who does not know of pauses",
-                        lease.key
-                    )));
-                }
-            }
+        if !self.no_wait && shown.paused.iter().any(|line| line.forced > 0) {
+            settle(timeout).await;
         }
         output.json(&shown)?;
         for line in &shown.paused {
@@ -93,6 +95,9 @@ impl Pause {
                 (true, false) => format!("{}: {} leases would be taken", line.table, line.leases),
                 (false, false) => format!("{}: paused ({} leases)", line.table, line.leases),
             })?;
+            if line.forced > 0 {
+                output.line(format!("{}: {} leases were not handed over, and were taken", line.table, line.forced))?;
+            }
         }
         if !self.dry_run {
             output.line("`ringtide resume` goes on; the stream keeps its records for 24 hours")?;
@@ -104,7 +109,7 @@ impl Pause {
 /// Waits until no worker takes a lease that it lost for its own.
 async fn settle(timeout: Duration) {
     let began = Instant::now();
-    let mut progress = Progress::begin("waiting for workers to notice");
+    let mut progress = Progress::begin("waiting for workers to notice, seconds");
     while began.elapsed() < timeout {
         tokio::time::sleep(Duration::from_millis(100)).await;
         progress.at(began.elapsed().as_secs(), Some(timeout.as_secs()));

@@ -205,7 +205,10 @@ fn row(shard: &overview::ShardLine) -> Vec<String> {
         shard.shard.clone(),
         shard.stage.name().to_owned(),
         open.to_owned(),
-        or_dash(&shard.owner),
+        match &shard.leaving {
+            Some(leaving) => format!("{leaving} (hands over to {})", or_dash(&shard.owner)),
+            None => or_dash(&shard.owner),
+        },
         or_dash(&shard.checkpoint),
         shard.unchanged_s.map_or_else(|| "-".to_owned(), |seconds| format!("{seconds:.1} s")),
         or_dash(&shard.parent),

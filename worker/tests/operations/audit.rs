@@ -10,7 +10,9 @@ async fn an_audit_finds_what_is_stale_and_nothing_else_and_repairs_it() {
     let world = World::new().await;
     for (pk, price) in [("1", 10), ("2", 20), ("3", 30)] {
         world.put(pk, price).await;
-        world.fill(&format!("product:{pk}"), None, Some(&format!(r#"{{"pk":"{pk}","price":{price}.0,"own":1}}"#))).await;
+        world
+            .fill(&format!("product:{pk}"), None, Some(&format!(r#"{{"pk":"{pk}","price":{price}.0,"own":1}}"#)))
+            .await;
         world.fill(&format!("price:{pk}"), Some(price.into()), Some("opaque")).await;
     }
     world.fill("product:none", None, None).await;

@@ -74,7 +74,8 @@ async fn warming_stops_when_asked_and_goes_on_where_it_was() {
     assert_eq!(first.ended().await, Some(1));
     assert!(std::fs::read_to_string(&file).unwrap().contains("after"));
 
-    let other = world.run(&["warm", "--table", "products", "--segments", "2", "--resume", file.to_str().unwrap()]).await;
+    let other =
+        world.run(&["warm", "--table", "products", "--segments", "2", "--resume", file.to_str().unwrap()]).await;
     assert!(other.code == Some(2) && other.said.contains("1 segments"), "{other:?}");
     let rest = world.run(&[&arguments[..], &["--rate", "10000", "--json"]].concat()).await;
     assert_eq!(rest.code, Some(0), "{rest:?}");
