@@ -3,9 +3,11 @@
 //! An entry is read first and its item after it, so that an entry which is newer than its item does not occur. One that
 //! seems stale may only be behind by the stream's lag: it is stale where it is still the same after that time.
 
+mod conclude;
 pub(crate) mod judge;
 pub(crate) mod report;
 pub(crate) mod subject;
+pub(crate) mod wanted;
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
@@ -19,7 +21,7 @@ use ringtide_core::entry::{Entry, State};
 use ringtide_core::key::{CacheKey, KeySpace};
 use ringtide_core::ring::ShardName;
 use ringtide_core::route::{Route, Router};
-use ringtide_core::valkey::{BATCH as COMMANDS, Shard, ShardError};
+use ringtide_core::valkey::ShardError;
 use tokio::time::Instant;
 
 use crate::item::{self, Item};
@@ -30,53 +32,12 @@ use crate::table::{self, PrimaryKey, TableError};
 use judge::{Verdict, judge};
 use report::Report;
 use subject::Subject;
+use wanted::{Sample, Wanted};
 
 /// Entries that are looked at together.
 const PAGE: usize = 100;
-/// Looks at an entry that changes before each of them.
-const LOOKS: usize = 3;
 /// How long a ring shard may take to be reached.
 const REACH: Duration = Duration::from_secs(5);
-
-/// How many of the listed entries are looked at.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) enum Sample {
-    /// All of them.
-    All,
-    /// So many, chosen at random.
-    Count(usize),
-    /// This part of them, 0 to 1, chosen at random.
-    Part(f64),
-}
-
-/// What an audit is asked for.
-#[derive(Clone, Debug)]
-pub(crate) struct Wanted {
-    /// Key spaces by name; empty for all.
-    pub(crate) spaces: BTreeSet<String>,
-    /// The table that feeds them; `None` for any.
-    pub(crate) table: Option<String>,
-    pub(crate) sample: Sample,
-    /// How long after it was found an entry that seems stale is looked at again.
-    pub(crate) lag: Duration,
-    /// Between two pages of names on one ring shard.
-    pub(crate) pause: Duration,
-    /// Fields that are not compared.
-    pub(crate) ignored: BTreeSet<String>,
-    /// Whether what is wrong is invalidated.
-    pub(crate) repair: Repair,
-}
-
-/// Whether what is wrong is invalidated.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Repair {
-    /// It is left as it is.
-    No,
-    /// It is left as it is, and counted.
-    DryRun,
-    /// It is invalidated.
-    Yes,
-}
 
 /// Why an audit ended early.
 #[derive(Debug, thiserror::Error)]
@@ -340,93 +301,12 @@ impl<'a> Audit<'a> {
         judge(subject, entry, item, expected, &self.wanted.ignored)
     }
 
-    /// Looks again at what seems stale, after the lag: what is still the same is stale.
-    async fn look_again(&mut self, mut suspects: Vec<Suspect>, told: Told<'_>) -> Result<(), AuditError> {
-        for look in 0..LOOKS {
-            if suspects.is_empty() {
-                return Ok(());
-            }
-            let began = Instant::now();
-            while began.elapsed() < self.wanted.lag {
-                told("waiting for the stream", began.elapsed().as_secs(), Some(self.wanted.lag.as_secs()));
-                tokio::time::sleep((self.wanted.lag / 10).min(Duration::from_millis(500))).await;
-            }
-            let mut before: BTreeMap<(ShardName, CacheKey), (Bytes, Verdict)> = BTreeMap::new();
-            let mut open: Vec<Found> = Vec::with_capacity(suspects.len());
-            for Suspect { found, bytes, verdict } in suspects {
-                before.insert((found.shard.clone(), found.key.clone()), (bytes, verdict));
-                open.push(found);
-            }
-            let mut changed = Vec::new();
-            let mut rest = open.into_iter().peekable();
-            while rest.peek().is_some() {
-                for suspect in self.look(next_page(&mut rest), false).await? {
-                    let place = (suspect.found.shard.clone(), suspect.found.key.clone());
-                    match before.get(&place) {
-                        Some((bytes, verdict)) if *bytes == suspect.bytes => {
-                            let verdict = verdict.clone();
-                            self.convict(suspect.found, &verdict);
-                        }
-                        _ if look + 1 == LOOKS => self.report.space(&suspect.found.space.name).changing += 1,
-                        _ => changed.push(suspect),
-                    }
-                }
-            }
-            suspects = changed;
-        }
-        Ok(())
-    }
-
-    fn convict(&mut self, found: Found, verdict: &Verdict) {
-        self.report.space(&found.space.name).count(verdict);
-        if let Verdict::Stale { what, .. } = verdict {
-            self.report.example(found.key.as_str(), found.shard.as_str(), what);
-        }
-        self.wrong.push(Wrong { shard: found.shard, command: Command::drop_entry(found.key, found.space) });
-    }
-
-    /// Invalidates what is wrong, where that is wanted; once more where loads lag, as a change does.
-    async fn repair(&mut self, told: Told<'_>) {
-        let mut by_shard: BTreeMap<ShardName, Vec<Command>> = BTreeMap::new();
-        for Wrong { shard, command } in std::mem::take(&mut self.wrong) {
-            by_shard.entry(shard).or_default().push(command);
-        }
-        let all: usize = by_shard.values().map(Vec::len).sum();
-        match self.wanted.repair {
-            Repair::No => return,
-            Repair::DryRun => {
-                self.report.would_repair = all as u64;
-                return;
-            }
-            Repair::Yes => {}
-        }
-        let again = by_shard.values().flatten().filter_map(Command::repeated_after).max();
-        for time in std::iter::once(None).chain(again.map(Some)) {
-            tokio::time::sleep(time.unwrap_or_default()).await;
-            for (name, commands) in &by_shard {
-                let Some(shard) = self.shards.get(name) else { continue };
-                for chunk in commands.chunks(COMMANDS) {
-                    match apply(shard, chunk).await {
-                        Ok(()) if time.is_none() => self.report.repaired += chunk.len() as u64,
-                        Ok(()) => {}
-                        Err(error) => self.unreachable(&error),
-                    }
-                    told("entries repaired", self.report.repaired, Some(all as u64));
-                }
-            }
-        }
-    }
-
     fn unreachable(&mut self, error: &ShardError) {
         let text = error.to_string();
         if !self.report.unreachable.contains(&text) {
             self.report.unreachable.push(text);
         }
     }
-}
-
-async fn apply(shard: &Shard, commands: &[Command]) -> Result<(), ShardError> {
-    shard.apply(commands, 0).await.map(drop)
 }
 
 /// Takes the next entries that are on one ring shard.

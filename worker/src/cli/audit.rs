@@ -9,8 +9,9 @@ use ringtide_core::config::parse_duration;
 use super::operator::{self, Operator, Refusal};
 use super::output::{Format, Output, Progress};
 use super::{Common, Exit};
+use crate::audit;
 use crate::audit::report::Report;
-use crate::audit::{self, Repair, Sample, Wanted};
+use crate::audit::wanted::{Repair, Sample, Wanted};
 use crate::rate::Rate;
 use crate::ring_shards::RingShards;
 
