@@ -15,6 +15,7 @@ use ringtide_core::ring::{Membership, Placement, Ring, RingHistory, ShardName, S
 #[cfg(feature = "memory")]
 use ringtide_core::valkey::MemoryServer;
 use ringtide_core::valkey::{Credentials, Token};
+use ringtide_core::watch::{self, Source};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -27,7 +28,7 @@ use crate::observe::{Meter, Observer, Watcher};
 use crate::retry::Retries;
 use crate::shard::ReadShard;
 use crate::space::{SpaceSettings, SpaceState};
-use crate::topology::{self, Changes, Connector, Source, Topology};
+use crate::topology::{self, Changes, Connector, Topology};
 
 /// Collects a cache's settings; [`CacheBuilder::build`] checks them.
 #[derive(Clone, Debug)]
@@ -311,8 +312,8 @@ impl CacheBuilder {
             ));
             return;
         }
-        match topology::addresses_of(name).await {
-            Ok(addresses) => self.ring.shards = topology::shards_of(&addresses),
+        match watch::addresses_of(name).await {
+            Ok(addresses) => self.ring.shards = watch::shards_of(&addresses),
             Err(error) => found.push(Violation::new(
                 "ring.shards",
                 format!("{name} is not resolved: {error}"),

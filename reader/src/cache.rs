@@ -243,7 +243,7 @@ impl Inner {
 impl fmt::Debug for Cache {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let topology = self.inner.topology.load();
-        let shards = topology.ring.shards().iter().map(|shard| &shard.name).collect::<Vec<_>>();
+        let shards = topology.ring().shards().iter().map(|shard| &shard.name).collect::<Vec<_>>();
         let spaces = self.inner.spaces.keys().collect::<Vec<_>>();
         f.debug_struct("Cache").field("shards", &shards).field("spaces", &spaces).finish()
     }

@@ -90,7 +90,7 @@ pub use space::{Space, SpaceSettings};
 pub use stamp::VersionClock;
 #[cfg(feature = "dynamodb")]
 pub use stamp::{NewerOnly, NotAStamp};
-pub use topology::{RingChange, RingChangeError};
+pub use topology::RingChange;
 pub use write::Invalidated;
 
 #[cfg(feature = "aws")]
@@ -103,3 +103,4 @@ pub use ringtide_core::ring::{ChangeError, Membership, Placement, ShardName, Sha
 pub use ringtide_core::valkey::MemoryServer;
 pub use ringtide_core::valkey::{Applied, ConnectError, Credentials, Login, NoLogin};
 pub use ringtide_core::version::Version;
+pub use ringtide_core::watch::RingChangeError;

@@ -26,32 +26,19 @@ mod source;
 use std::sync::Arc;
 
 use ringtide_core::key::CacheKey;
-use ringtide_core::ring::{Ring, RingHistory, ShardName, ShardSpec};
+use ringtide_core::ring::{Ring, RingHistory, Roster, ShardName, ShardSpec};
 
 use crate::shard::ReadShard;
 
 pub(crate) use change::Changes;
-pub use change::{RingChange, RingChangeError};
+pub use change::RingChange;
 pub(crate) use connector::Connector;
-pub(crate) use source::{Source, addresses_of, shards_of, watch};
+pub(crate) use source::watch;
 
 /// A ring and its shards; replaced as a whole when the membership changes.
 pub(crate) struct Topology {
-    pub(crate) ring: Arc<Ring>,
-    /// In the ring's order.
-    pub(crate) shards: Box<[Arc<ReadShard>]>,
-    history: RingHistory,
-    former: Vec<Former>,
+    roster: Roster<Arc<ReadShard>>,
     coming: Option<Coming>,
-}
-
-/// A ring shard that has left, or was reached at another address; still told of invalidations.
-#[derive(Clone)]
-struct Former {
-    shard: Arc<ReadShard>,
-    address: String,
-    /// When no entry that it holds can be served any more, in unix ms.
-    until_ms: u64,
 }
 
 /// A change that is being prepared.
@@ -63,85 +50,78 @@ struct Coming {
 impl Topology {
     /// The ring that a cache begins with; `shards` are in its order.
     pub(crate) fn new(history: RingHistory, shards: Box<[Arc<ReadShard>]>) -> Self {
-        Self { ring: Arc::clone(history.current()), shards, history, former: Vec::new(), coming: None }
+        Self { roster: Roster::new(history, shards, Vec::new()), coming: None }
+    }
+
+    /// The ring that keys are placed by.
+    #[inline]
+    pub(crate) fn ring(&self) -> &Arc<Ring> {
+        self.roster.ring()
+    }
+
+    /// Its shards, in its order.
+    #[inline]
+    pub(crate) fn shards(&self) -> &[Arc<ReadShard>] {
+        self.roster.members()
     }
 
     /// The ring shard that owns a key.
     #[inline]
     pub(crate) fn owner(&self, key: &CacheKey) -> &Arc<ReadShard> {
-        &self.shards[self.ring.locate(key.as_bytes()).index()]
+        self.roster.owner(key.as_bytes())
     }
 
     /// Every ring shard that may hold a key at `now_ms` (unix ms), its owner first.
     pub(crate) fn owners(&self, key: &CacheKey, now_ms: u64) -> Vec<&Arc<ReadShard>> {
         let mut owners = vec![self.owner(key)];
-        let known = self.history.owners(key.as_bytes(), now_ms);
+        let known = self.roster.history().owners(key.as_bytes(), now_ms);
         let coming = self.coming.as_ref().map(|coming| &coming.ring.owner(key.as_bytes()).name);
         for name in known.others().iter().copied().chain(coming.filter(|name| known.iter().all(|known| known != *name)))
         {
-            owners.extend(self.ring.find(name).and_then(|index| self.shards.get(index.index())));
+            owners.extend(self.roster.member(name));
         }
-        let former = self.former.iter().filter(|former| now_ms < former.until_ms).map(|former| &former.shard);
+        let former = self.roster.former().iter().filter(|former| now_ms < former.until_ms);
         let joining = self.coming.iter().flat_map(|coming| &coming.joining);
         let is_owner = |shard: &&Arc<ReadShard>| known.iter().chain(coming).any(|name| name == shard.shard.name());
-        owners.extend(former.chain(joining).filter(is_owner));
+        owners.extend(former.map(|former| &former.member).chain(joining).filter(is_owner));
         owners
     }
 
     /// Whether a ring shard is no member any more, or not at this address.
     pub(crate) fn has_left(&self, shard: &Arc<ReadShard>) -> bool {
-        self.former.iter().any(|former| Arc::ptr_eq(&former.shard, shard))
+        self.roster.former().iter().any(|former| Arc::ptr_eq(&former.member, shard))
     }
 
     /// Whether a ring shard is a member or about to become one.
     fn wants(&self, shard: &Arc<ReadShard>) -> bool {
         let joining = self.coming.iter().flat_map(|coming| &coming.joining);
-        self.shards.iter().chain(joining).any(|member| Arc::ptr_eq(member, shard))
+        self.shards().iter().chain(joining).any(|member| Arc::ptr_eq(member, shard))
     }
 
     /// The member that a specification describes, where it can go on as it is.
     fn member(&self, spec: &ShardSpec) -> Option<&Arc<ReadShard>> {
-        let index = self.ring.find(&spec.name)?;
-        let unmoved = self.ring.shard(index).is_some_and(|known| known.address == spec.address);
-        if unmoved { self.shards.get(index.index()) } else { None }
+        self.roster.unmoved(spec)
+    }
+
+    fn history(&self) -> &RingHistory {
+        self.roster.history()
     }
 
     /// This topology while a change is prepared.
     fn expecting(&self, ring: Arc<Ring>, joining: Vec<Arc<ReadShard>>) -> Self {
-        Self { coming: Some(Coming { ring, joining }), ..self.with_former(self.former.clone()) }
+        Self { roster: self.roster.clone(), coming: Some(Coming { ring, joining }) }
     }
 
-    /// The topology after this one; `shards` are those of the history's current ring, in its order. Ring shards that
-    /// leave are told of invalidations for `window_ms` after `now_ms`.
-    fn succeeded_by(&self, history: RingHistory, shards: Box<[Arc<ReadShard>]>, now_ms: u64, window_ms: u64) -> Self {
-        let until_ms = now_ms.saturating_add(window_ms);
-        let members = self.ring.shards().iter().zip(&self.shards).map(|(spec, shard)| Former {
-            shard: Arc::clone(shard),
-            address: spec.address.clone(),
-            until_ms,
-        });
-        let (ring, all) = (Arc::clone(history.current()), members.chain(self.former.iter().cloned()));
-        let is_member = |former: &Former| {
-            let spec = ring.find(former.shard.shard.name()).and_then(|index| ring.shard(index));
-            spec.is_some_and(|spec| spec.address == former.address)
-        };
-        let former = all.filter(|former| now_ms < former.until_ms && !is_member(former)).collect();
-        Self { ring, shards, history, former, coming: None }
+    /// The topology after this one; `shards` are those of the history's current ring, in its order.
+    fn succeeded_by(&self, history: RingHistory, shards: Box<[Arc<ReadShard>]>, now_ms: u64) -> Self {
+        Self { roster: self.roster.succeeded_by(history, shards, now_ms), coming: None }
     }
 
     /// This topology without the shards that nothing is served from any more at `now_ms`, and the names of these;
     /// `None` where there are none.
     fn pruned(&self, now_ms: u64) -> Option<(Self, Vec<ShardName>)> {
-        let (kept, gone): (Vec<_>, Vec<_>) = self.former.iter().cloned().partition(|former| now_ms < former.until_ms);
-        let unknown = |name: &ShardName| {
-            self.ring.find(name).is_none() && kept.iter().all(|kept| kept.shard.shard.name() != name)
-        };
-        let names = gone.iter().map(|former| former.shard.shard.name().clone()).filter(unknown).collect();
-        (!gone.is_empty()).then(|| (self.with_former(kept.clone()), names))
-    }
-
-    fn with_former(&self, former: Vec<Former>) -> Self {
-        let (ring, shards, history) = (Arc::clone(&self.ring), self.shards.clone(), self.history.clone());
-        Self { ring, shards, history, former, coming: None }
+        let (roster, gone) = self.roster.pruned(now_ms)?;
+        let names = gone.into_iter().map(|former| former.name).filter(|name| !roster.knows(name)).collect();
+        Some((Self { roster, coming: None }, names))
     }
 }

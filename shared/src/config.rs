@@ -30,12 +30,18 @@ pub struct Config {
     pub valkey: Valkey,
     /// The ring's membership.
     pub ring: Membership,
+    /// Memberships before it that a process which starts now still has to tell of changes, oldest first.
+    pub earlier_rings: Vec<Membership>,
+    /// The file that all of this was read from; `None` for a text from elsewhere.
+    pub file: Option<PathBuf>,
     /// Key spaces by name.
     pub spaces: BTreeMap<String, Arc<KeySpace>>,
     /// Routes, in the file's order.
     pub routes: Vec<Route>,
     /// Where unreadable records are kept; `None` for nowhere but the log.
     pub park: Option<ParkTarget>,
+    /// How ring shards are delivered to.
+    pub delivery: Delivery,
     /// The worker's settings.
     pub worker: Worker,
     /// The reader's settings.
@@ -104,6 +110,24 @@ pub enum ParkTarget {
     Table(String),
     /// Files of a directory.
     Directory(PathBuf),
+}
+
+/// How ring shards are delivered to.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Delivery {
+    /// How far back commands that a ring shard acknowledged are delivered again after a fail-over.
+    pub redeliver_window: Duration,
+    /// The most commands that are remembered for that, a ring shard; where they do not reach back far enough, the ring
+    /// shard is flushed instead. With 0 it always is.
+    pub redeliver_keys: usize,
+    /// How often a ring shard is asked which server it is.
+    pub check_interval: Duration,
+    /// The replicas that have to hold a batch before it counts as delivered.
+    pub wait_replicas: u32,
+    /// How long they may take.
+    pub wait_timeout: Duration,
+    /// How often the file that the ring's membership comes from is looked at.
+    pub watch: Duration,
 }
 
 /// The worker's settings.
@@ -179,6 +203,19 @@ impl Default for Valkey {
             connections: 1,
             command_timeout: Duration::from_millis(500),
             connect_timeout: Duration::from_secs(2),
+        }
+    }
+}
+
+impl Default for Delivery {
+    fn default() -> Self {
+        Self {
+            redeliver_window: Duration::from_secs(120),
+            redeliver_keys: 100_000,
+            check_interval: Duration::from_secs(5),
+            wait_replicas: 0,
+            wait_timeout: Duration::from_millis(200),
+            watch: Duration::from_secs(2),
         }
     }
 }

@@ -17,6 +17,7 @@
 //! - [`pipeline`]: decode → route → coalesce → place → deliver
 //! - [`park`]: where records are kept that nobody can read
 //! - [`watermark`]: the contiguous prefix that has been delivered
+//! - [`watch`]: where the ring's membership comes from while a process runs
 //! - [`config`]: the file and the environment → a valid configuration, every violation at once
 //! - [`clock`]: the wall clock
 //! - [`metrics`]: names and labels, once
@@ -37,4 +38,5 @@ pub mod ring;
 pub mod route;
 pub mod valkey;
 pub mod version;
+pub mod watch;
 pub mod watermark;

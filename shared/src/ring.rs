@@ -27,6 +27,7 @@
 mod history;
 mod membership;
 mod placement;
+mod roster;
 mod violation;
 
 #[cfg(test)]
@@ -37,6 +38,7 @@ mod property_tests;
 pub use history::{Change, ChangeError, Owners, RingHistory};
 pub use membership::{Membership, ParsePlacementError, Placement, ShardName, ShardSpec};
 pub use placement::{SKIPPER_SLOTS, SLOTS, hashed_part};
+pub use roster::{Former, Roster};
 pub use violation::RingError;
 
 use placement::Table;

@@ -50,12 +50,12 @@ where
         answers.push(answer);
     }
     let topology = inner.topology.load_full();
-    let owner = |key: &CacheKey| topology.ring.locate(key.as_bytes()).index();
-    let Partition { lookups, twins } = Partition::new(rendered, topology.shards.len(), owner);
+    let owner = |key: &CacheKey| topology.ring().locate(key.as_bytes()).index();
+    let Partition { lookups, twins } = Partition::new(rendered, topology.shards().len(), owner);
 
     let expected = gathering.expect();
     let look_up = |(lookup, owed): (Lookup, Option<ShardError>)| {
-        let (shard, expected) = (&topology.shards[lookup.shard], expected.another());
+        let (shard, expected) = (&topology.shards()[lookup.shard], expected.another());
         async move {
             let found = match owed {
                 Some(error) => Err(error),
@@ -137,7 +137,7 @@ fn unless_owed(
     topology: &Topology,
     lookup: Lookup,
 ) -> impl Iterator<Item = (Lookup, Option<ShardError>)> + use<> {
-    let shard = &topology.shards[lookup.shard];
+    let shard = &topology.shards()[lookup.shard];
     let owed = lookup.keys.iter().find_map(|key| inner.owed(shard, key));
     let (others, theirs) = match &owed {
         Some(_) => lookup.split(|key| inner.owed(shard, key).is_none()),

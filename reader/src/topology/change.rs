@@ -8,12 +8,12 @@ use futures_util::future::join_all;
 use metrics::{Counter, Gauge, counter, gauge};
 use ringtide_core::clock::unix_ms;
 use ringtide_core::command::Command;
-use ringtide_core::config::Violation;
 use ringtide_core::entry::Header;
 use ringtide_core::key::{CacheKey, KeySpace, Template};
 use ringtide_core::metrics as names;
-use ringtide_core::ring::{ChangeError, Membership, ShardName};
-use ringtide_core::valkey::{BATCH, ConnectError, LOCK_MAGIC, ShardError};
+use ringtide_core::ring::{Membership, ShardName};
+use ringtide_core::valkey::{BATCH, LOCK_MAGIC, ShardError};
+use ringtide_core::watch::RingChangeError;
 use tokio::sync::Semaphore;
 
 use super::{Connector, Topology};
@@ -37,23 +37,6 @@ pub enum RingChange {
         /// Ring shards that joined and are not flushed yet: until they are, their keys are loaded past the cache.
         unflushed: Vec<ShardName>,
     },
-}
-
-/// Why a membership was not taken; the one in use goes on.
-#[derive(Debug, thiserror::Error)]
-pub enum RingChangeError {
-    /// It does not follow the one in use, or makes no ring.
-    #[error(transparent)]
-    Refused(#[from] ChangeError),
-    /// A new ring shard can never be reached as it is configured.
-    #[error(transparent)]
-    Shard(#[from] ConnectError),
-    /// The cache is on a cluster, which places keys itself.
-    #[error("{0}")]
-    Cluster(Violation),
-    /// The cache was closed.
-    #[error("the cache was closed; a new one is built with the new membership")]
-    Closed,
 }
 
 /// What a cache needs to change its ring.
@@ -92,7 +75,7 @@ impl Changes {
 
     /// Notes the epoch in use.
     pub(crate) fn at(&self, topology: &Topology) {
-        self.counters.epoch.set(topology.ring.membership().epoch as f64);
+        self.counters.epoch.set(topology.ring().membership().epoch as f64);
     }
 }
 
@@ -115,7 +98,7 @@ impl Cache {
     /// The membership that keys are placed by now.
     #[must_use]
     pub fn ring(&self) -> Membership {
-        self.inner.topology.load().ring.membership().clone()
+        self.inner.topology.load().ring().membership().clone()
     }
 }
 
@@ -148,7 +131,7 @@ impl Inner {
             return Err(RingChangeError::Closed);
         }
         let before = self.topology.load_full();
-        let Some(change) = before.history.change(membership.clone(), unix_ms())? else {
+        let Some(change) = before.history().change(membership.clone(), unix_ms())? else {
             return Ok(RingChange::Unchanged);
         };
         let ring = Arc::clone(change.history.current());
@@ -176,13 +159,11 @@ impl Inner {
 
         // From the moment of the swap on, the window of what was before is counted.
         let now_ms = unix_ms();
-        let Some(change) = before.history.change(membership, now_ms)? else { return Ok(RingChange::Unchanged) };
-        let in_force_ms = change.history.current().membership().changed_at_ms;
-        // A membership that comes into force later is followed by others only then.
-        let window_ms = in_force_ms.saturating_sub(now_ms).saturating_add(change.history.window_ms());
-        let after = Arc::new(before.succeeded_by(change.history, shards.into(), now_ms, window_ms));
+        let Some(change) = before.history().change(membership, now_ms)? else { return Ok(RingChange::Unchanged) };
+        let window_ms = change.history.kept_ms(now_ms);
+        let after = Arc::new(before.succeeded_by(change.history, shards.into(), now_ms));
         self.topology.store(Arc::clone(&after));
-        before.shards.iter().filter_map(|shard| shard.part.as_ref()).for_each(|part| part.ring_changed());
+        before.shards().iter().filter_map(|shard| shard.part.as_ref()).for_each(|part| part.ring_changed());
         self.changes.at(&after);
         // What is still to be sent again goes where the name leads to now.
         joining.iter().for_each(|shard| self.retries.redirect(shard));

@@ -10,7 +10,7 @@ use super::{Config, ConfigError};
 const PREFIX: &str = "RINGTIDE_";
 
 /// The sections whose fields the environment can set: `RINGTIDE_<SECTION>_<FIELD>`.
-const SECTIONS: [&str; 6] = ["aws", "valkey", "ring", "park", "worker", "reader"];
+const SECTIONS: [&str; 7] = ["aws", "valkey", "ring", "park", "delivery", "worker", "reader"];
 
 /// The process's environment, for [`Config::load`]: names and values, as far as they are text.
 ///
@@ -31,7 +31,8 @@ impl Config {
     pub fn load(path: &Path, env: impl IntoIterator<Item = (String, String)>) -> Result<Self, ConfigError> {
         let text = std::fs::read_to_string(path)
             .map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
-        Self::parse(&text, env).map_err(|error| error.at(path))
+        let config = Self::parse(&text, env).map_err(|error| error.at(path))?;
+        Ok(Self { file: Some(path.to_owned()), ..config })
     }
 
     /// Reads a configuration from a text; otherwise as [`Config::load`].

@@ -16,6 +16,7 @@ pub(super) struct RawConfig {
     pub(super) spaces: BTreeMap<String, RawSpace>,
     pub(super) routes: Vec<RawRoute>,
     pub(super) park: RawPark,
+    pub(super) delivery: RawDelivery,
     pub(super) worker: RawWorker,
     pub(super) reader: RawReader,
     #[serde(flatten)]
@@ -63,6 +64,7 @@ pub(super) struct RawRing {
     pub(super) epoch: Option<i64>,
     pub(super) changed_at_ms: Option<i64>,
     pub(super) shards: Vec<RawShard>,
+    pub(super) earlier: Vec<RawRing>,
     #[serde(flatten)]
     pub(super) unknown: Unknown,
 }
@@ -119,6 +121,19 @@ pub(super) struct RawRoute {
 #[serde(default)]
 pub(super) struct RawPark {
     pub(super) to: Option<String>,
+    #[serde(flatten)]
+    pub(super) unknown: Unknown,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct RawDelivery {
+    pub(super) redeliver_window: Option<String>,
+    pub(super) redeliver_keys: Option<i64>,
+    pub(super) check_interval: Option<String>,
+    pub(super) wait_replicas: Option<i64>,
+    pub(super) wait_timeout: Option<String>,
+    pub(super) watch: Option<String>,
     #[serde(flatten)]
     pub(super) unknown: Unknown,
 }

@@ -1,5 +1,7 @@
 //! Raw configuration → valid configuration, with every violation at once.
 
+mod delivery;
+mod ring;
 mod routes;
 mod valkey;
 
@@ -10,10 +12,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::error::Violation;
-use super::raw::{RawAws, RawConfig, RawPark, RawReader, RawRing, RawWorker, Unknown};
+use super::raw::{RawAws, RawConfig, RawPark, RawReader, RawWorker, Unknown};
 use super::{Aws, Config, ParkTarget, Reader, Worker};
 use crate::key::KeySpace;
-use crate::ring::{Membership, Placement, ShardName, ShardSpec};
 use crate::route::Route;
 
 pub(super) fn validate(raw: RawConfig) -> Result<Config, Vec<Violation>> {
@@ -21,7 +22,7 @@ pub(super) fn validate(raw: RawConfig) -> Result<Config, Vec<Violation>> {
     check.unknown("", &raw.unknown);
     let aws = check.aws(raw.aws);
     let valkey = check.valkey(raw.valkey);
-    let ring = check.ring(raw.ring);
+    let (ring, earlier_rings) = check.rings(raw.ring);
     check.violations.extend(valkey.violation_of(&ring));
     let spaces: BTreeMap<String, Option<Arc<KeySpace>>> = raw
         .spaces
@@ -35,13 +36,14 @@ pub(super) fn validate(raw: RawConfig) -> Result<Config, Vec<Violation>> {
         raw.routes.into_iter().enumerate().filter_map(|(index, route)| check.route(index, route, &spaces)).collect();
     check.one_item_spaces(&routes);
     let park = check.park(raw.park);
+    let delivery = check.delivery(raw.delivery, &valkey);
     let worker = check.worker(raw.worker);
     let reader = check.reader(raw.reader);
     if !check.violations.is_empty() {
         return Err(check.violations);
     }
     let spaces = spaces.into_iter().filter_map(|(name, space)| space.map(|space| (name, space))).collect();
-    Ok(Config { aws, valkey, ring, spaces, routes, park, worker, reader })
+    Ok(Config { aws, valkey, ring, earlier_rings, file: None, spaces, routes, park, delivery, worker, reader })
 }
 
 /// Collects violations; every method returns a usable value in any case, so that the next rule can be checked too.
@@ -110,47 +112,6 @@ impl Checker {
             );
         }
         Aws { region: raw.region, endpoint_url: raw.endpoint_url }
-    }
-
-    fn ring(&mut self, raw: RawRing) -> Membership {
-        self.unknown("ring", &raw.unknown);
-        let placement = raw.placement.map_or(Placement::default(), |text| {
-            text.parse().unwrap_or_else(|_| {
-                self.refuse(
-                    "ring.placement",
-                    format!("{text:?} is not a placement"),
-                    "use ringtide, skipper or go-redis",
-                );
-                Placement::default()
-            })
-        });
-        let mut shards = Vec::new();
-        for (index, shard) in raw.shards.into_iter().enumerate() {
-            let place = format!("ring.shards[{index}]");
-            self.unknown(&place, &shard.unknown);
-            let weight = self.whole(&format!("{place}.weight"), shard.weight, 1..=1000, 1);
-            match (shard.name, shard.address) {
-                (Some(name), Some(address)) => {
-                    shards.push(ShardSpec { name: ShardName::from(name.as_str()), address, weight });
-                }
-                (name, _) => {
-                    let missing = if name.is_none() { "name" } else { "address" };
-                    self.refuse(
-                        format!("{place}.{missing}"),
-                        format!("the ring shard has no {missing}"),
-                        "write name = \"a\" and address = \"host:6379\"",
-                    );
-                }
-            }
-        }
-        let membership = Membership {
-            epoch: self.whole("ring.epoch", raw.epoch, 1..=i64::MAX, 1),
-            changed_at_ms: self.whole("ring.changed_at_ms", raw.changed_at_ms, 0..=i64::MAX, 0),
-            placement,
-            shards,
-        };
-        self.violations.extend(membership.violations().into_iter().map(Violation::from));
-        membership
     }
 
     fn park(&mut self, raw: RawPark) -> Option<ParkTarget> {

@@ -82,7 +82,7 @@ impl RingHistory {
 
     /// Restores a history from its memberships, oldest first, the last of them current.
     ///
-    /// Each is taken as replaced when the next came into force.
+    /// Each is taken as replaced when the next came into force, and at `now_ms` where that is not known (0).
     ///
     /// # Errors
     /// A membership is not valid, there is none, or epochs do not rise.
@@ -100,7 +100,7 @@ impl RingHistory {
             if after <= before {
                 return Err(ChangeError::Unordered { before, after });
             }
-            let replaced_at_ms = membership.changed_at_ms;
+            let replaced_at_ms = if membership.changed_at_ms == 0 { now_ms } else { membership.changed_at_ms };
             history = history.succeeded_by(make_ring(membership)?, replaced_at_ms, now_ms);
         }
         Ok(history)
@@ -146,6 +146,13 @@ impl RingHistory {
     pub fn shard(&self, name: &ShardName) -> Option<&ShardSpec> {
         let rings = std::iter::once(&self.current).chain(self.earlier.iter().map(|earlier| &earlier.ring));
         rings.into_iter().find_map(|ring| ring.find(name).and_then(|index| ring.shard(index)))
+    }
+
+    /// For how many milliseconds from `now_ms` on, at which the current membership came to be used, the one before it
+    /// counts. Others may follow a membership that comes into force later only then.
+    #[must_use]
+    pub fn kept_ms(&self, now_ms: u64) -> u64 {
+        self.current.membership().changed_at_ms.saturating_sub(now_ms).saturating_add(self.window_ms)
     }
 
     /// Lists the shards that may hold any entry at `now_ms`: those of the current membership by name, then those that

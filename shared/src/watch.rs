@@ -1,0 +1,190 @@
+//! Where the ring's membership comes from while a process runs: a file, or a name of the DNS.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::clock::unix_ms;
+use crate::config::{Config, Violation, environment};
+use crate::ring::{ChangeError, Membership, ShardName, ShardSpec};
+use crate::valkey::ConnectError;
+
+/// How long the DNS may take to answer.
+const DNS_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Where memberships come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// The `[ring]` of a configuration file.
+    File(PathBuf),
+    /// All addresses that `name:port` resolves to.
+    Dns(String),
+}
+
+/// Looks at a source again and again, and tells what has changed.
+#[derive(Debug)]
+pub struct Watch {
+    source: Source,
+    seen: Seen,
+}
+
+/// A membership cannot be read from where it comes from.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the ring's membership cannot be read: {0}")]
+pub struct Unread(String);
+
+/// Why a membership was not taken; the one in use goes on.
+#[derive(Debug, thiserror::Error)]
+pub enum RingChangeError {
+    /// It does not follow the one in use, or makes no ring.
+    #[error(transparent)]
+    Refused(#[from] ChangeError),
+    /// A new ring shard can never be reached as it is configured.
+    #[error(transparent)]
+    Shard(#[from] ConnectError),
+    /// The ring is a cluster, which places keys itself.
+    #[error("{0}")]
+    Cluster(Violation),
+    /// The ring shards were given one by one, and nobody knows how others are reached.
+    #[error("this ring was not made from a configuration and cannot change")]
+    Fixed,
+    /// Whoever used the ring has ended.
+    #[error("the ring is not used any more; what is built anew begins with the new membership")]
+    Closed,
+}
+
+impl Watch {
+    /// Has not looked yet.
+    #[must_use]
+    pub fn new(source: Source) -> Self {
+        Self { source, seen: Seen::default() }
+    }
+
+    /// Looks once; a membership only where the source has changed since the last look and offers one other than `current`
+    /// may be. Whether it may follow that one is for [`RingHistory::change`](crate::ring::RingHistory::change) to say.
+    ///
+    /// # Errors
+    /// [`Unread`], which is logged where the look before it did not fail.
+    pub async fn look(&mut self, current: &Membership) -> Result<Option<Membership>, Unread> {
+        let offered = match &self.source {
+            Source::File(path) => self.seen.file(tokio::fs::read_to_string(path).await),
+            Source::Dns(name) => self.seen.dns(addresses_of(name).await, current),
+        };
+        offered.map_err(|error| {
+            if !self.seen.failing {
+                let source = &self.source;
+                tracing::error!(?source, %error, "the ring's membership cannot be read, the one in use goes on");
+            }
+            self.seen.failing = true;
+            Unread(error)
+        })
+    }
+}
+
+/// What was seen last.
+#[derive(Debug, Default)]
+struct Seen {
+    /// The file's text.
+    text: Option<String>,
+    /// Whether the last look failed.
+    failing: bool,
+}
+
+impl Seen {
+    /// The membership of a file that has changed since it was looked at last.
+    fn file(&mut self, read: io::Result<String>) -> Result<Option<Membership>, String> {
+        let text = read.map_err(|error| error.to_string())?;
+        if self.text.as_ref() == Some(&text) {
+            return Ok(None);
+        }
+        let parsed = Config::parse(&text, environment());
+        self.text = Some(text);
+        // Another text that cannot be used is another failure.
+        self.failing = false;
+        parsed.map(|config| Some(config.ring)).map_err(|error| error.to_string())
+    }
+
+    /// The membership that follows the one in use, where a name resolves to other addresses than that has.
+    fn dns(&mut self, answer: io::Result<Vec<SocketAddr>>, current: &Membership) -> Result<Option<Membership>, String> {
+        let addresses = answer.map_err(|error| error.to_string())?;
+        self.failing = false;
+        Ok(successor(current, &addresses, unix_ms()))
+    }
+}
+
+/// Makes the membership of other addresses that follows one.
+fn successor(current: &Membership, addresses: &[SocketAddr], now_ms: u64) -> Option<Membership> {
+    let shards = shards_of(addresses);
+    let names = |shards: &[ShardSpec]| {
+        let mut names: Vec<_> = shards.iter().map(|shard| shard.name.clone()).collect();
+        names.sort_unstable();
+        names
+    };
+    (names(&shards) != names(&current.shards)).then(|| Membership {
+        epoch: current.epoch.saturating_add(1),
+        changed_at_ms: now_ms,
+        placement: current.placement,
+        shards,
+    })
+}
+
+/// The shards that addresses stand for, each named by its own.
+#[must_use]
+pub fn shards_of(addresses: &[SocketAddr]) -> Vec<ShardSpec> {
+    let shard = |address: &SocketAddr| {
+        let address = address.to_string();
+        ShardSpec { name: ShardName::from(address.as_str()), address, weight: 1 }
+    };
+    addresses.iter().map(shard).collect()
+}
+
+/// Resolves `name:port` to all of its addresses, sorted.
+///
+/// # Errors
+/// The name cannot be resolved, within five seconds, or has no address.
+pub async fn addresses_of(name: &str) -> io::Result<Vec<SocketAddr>> {
+    let answer = tokio::time::timeout(DNS_PATIENCE, tokio::net::lookup_host(name)).await;
+    let mut addresses: Vec<_> = answer.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??.collect();
+    if addresses.is_empty() {
+        return Err(io::Error::new(io::ErrorKind::NotFound, "the name resolves to no address"));
+    }
+    addresses.sort_unstable();
+    addresses.dedup();
+    Ok(addresses)
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::ring::Ring;
+
+    use super::*;
+
+    fn addresses(texts: &[&str]) -> Vec<SocketAddr> {
+        texts.iter().map(|text| text.parse().unwrap()).collect()
+    }
+
+    #[test]
+    fn other_addresses_make_the_next_membership_and_the_same_ones_none() {
+        let (two, three) = (["10.0.0.1:6379", "10.0.0.2:6379"], ["10.0.0.1:6379", "10.0.0.2:6379", "[fd00::1]:6379"]);
+        let shards = shards_of(&addresses(&two));
+        let current = Membership { epoch: 7, changed_at_ms: 1, placement: Default::default(), shards };
+        assert_eq!(successor(&current, &addresses(&two), 9), None);
+        let next = successor(&current, &addresses(&three), 9).unwrap();
+        assert_eq!((next.epoch, next.changed_at_ms, next.shards.len()), (8, 9, 3));
+        assert_eq!(next.shards[2].name.as_str(), "[fd00::1]:6379");
+        assert!(Ring::new(next).is_ok());
+    }
+
+    #[test]
+    fn a_file_is_offered_once_for_each_text_and_a_bad_one_fails_once() {
+        let mut seen = Seen::default();
+        let text = |epoch: u64| format!("[ring]\nepoch = {epoch}\nshards = [{{ name = \"a\", address = \"h:1\" }}]\n");
+        assert_eq!(seen.file(Ok(text(1))).unwrap().unwrap().epoch, 1);
+        assert_eq!(seen.file(Ok(text(1))).unwrap(), None);
+        assert!(seen.file(Err(io::ErrorKind::NotFound.into())).is_err());
+        assert!(seen.file(Ok("[ring".to_owned())).is_err());
+        assert_eq!(seen.file(Ok("[ring".to_owned())).unwrap(), None);
+        assert_eq!(seen.file(Ok(text(2))).unwrap().unwrap().epoch, 2);
+    }
+}
