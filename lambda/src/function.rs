@@ -53,6 +53,11 @@ impl Function {
         answer
     }
 
+    /// Resolves when nothing can be delivered any more, which only a new sandbox mends.
+    pub async fn broken(&self) {
+        self.handler.broken().await;
+    }
+
     /// Gives up what is not delivered and writes the last metrics: all that a sandbox does at its end.
     pub async fn shutdown(&self) {
         self.handler.shutdown().await;

@@ -18,7 +18,7 @@ use std::time::{Duration, SystemTime};
 
 use metrics::{counter, histogram};
 use ringtide_core::aws;
-use ringtide_core::config::{Config, Violation};
+use ringtide_core::config::{Config, Delivery, Violation};
 use ringtide_core::metrics as names;
 use ringtide_core::pipeline::{Connected, Pipeline, Services};
 use tokio::time::Instant;
@@ -82,7 +82,7 @@ impl Handler {
         services: Services,
         objects: Arc<dyn Objects>,
     ) -> Result<Self, Vec<Violation>> {
-        let Connected { pipeline, shards: _ } = Pipeline::connect(config, services)?;
+        let Connected { pipeline, shards: _ } = Pipeline::connect(&of_sandbox(config), services)?;
         Ok(Self::new(pipeline, objects))
     }
 
@@ -109,6 +109,11 @@ impl Handler {
         let left = deadline.duration_since(SystemTime::now()).unwrap_or_default();
         histogram!(names::LAMBDA_REMAINING).record(left);
         answer.map(Option::unwrap_or_default)
+    }
+
+    /// Resolves when a task of the pipeline has broken off: the sandbox has to begin anew.
+    pub async fn broken(&self) {
+        self.pipeline.broken().await;
     }
 
     /// Ends the delivery tasks at once: what is not delivered was not answered for either, and is sent again.
@@ -160,6 +165,13 @@ impl Handler {
     fn streams(&self) -> MutexGuard<'_, Streams> {
         self.streams.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// What holds for one sandbox of many, each of which knows only what it delivered itself: after a fail-over a ring shard is
+/// flushed. Its package never changes.
+fn of_sandbox(config: &Config) -> Config {
+    let delivery = Delivery { redeliver_keys: 0, ..config.delivery.clone() };
+    Config { delivery, file: None, ..config.clone() }
 }
 
 /// The moment past which nothing is waited for.

@@ -28,7 +28,7 @@ async fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let last = function.clone();
+    let (last, whole) = (function.clone(), function.clone());
     if let Err(error) = ending::on_signal(move || async move { last.shutdown().await }) {
         tracing::warn!(%error, "signals cannot be listened for");
     }
@@ -39,7 +39,12 @@ async fn main() -> ExitCode {
         let function = function.clone();
         async move { function.invoke(event).await }
     };
-    match lambda_runtime::run(service_fn(invoke)).await {
+    let ended = tokio::select! {
+        ended = lambda_runtime::run(service_fn(invoke)) => ended,
+        // Lambda sends what was under way again, to a new sandbox.
+        () = whole.broken() => return ExitCode::FAILURE,
+    };
+    match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!(error, "the Runtime API failed");

@@ -95,3 +95,13 @@ impl Command {
         Command { action, ..later }
     }
 }
+
+/// The invalidations that stand for commands where their images may be out of date.
+#[must_use]
+pub fn without_images(commands: &Arc<[Command]>) -> Arc<[Command]> {
+    if commands.iter().any(|command| matches!(command.action, Action::Refresh { .. })) {
+        commands.iter().map(|command| command.clone().without_image()).collect()
+    } else {
+        Arc::clone(commands)
+    }
+}

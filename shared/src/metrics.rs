@@ -50,6 +50,11 @@ names! {
     describe_counter APPLIED = "ringtide_applied_total", Count, "Commands carried out, by ring shard and by what they did";
     describe_counter DELIVERY_RETRIES = "ringtide_delivery_retries_total", Count, "Batches that had to be sent again, by ring shard";
     describe_gauge DELIVERY_PENDING = "ringtide_delivery_pending", Count, "Commands that wait for a ring shard";
+    describe_gauge DELIVERY_BLIND = "ringtide_delivery_blind", Count, "1 while a ring shard does not say which server it is, so that fail-overs cannot be seen";
+    describe_counter FAILOVERS = "ringtide_failovers_total", Count, "Ring shards that came back as another server or with other data, by ring shard and what was done about what they may have lost";
+    describe_counter REDELIVERED = "ringtide_redelivered_total", Count, "Commands delivered again after a fail-over, by ring shard";
+    describe_counter DELIVERY_RING_CHANGES = "ringtide_delivery_ring_changes_total", Count, "Memberships of the ring that were offered to the pipeline, by outcome";
+    describe_gauge DELIVERY_RING_EPOCH = "ringtide_delivery_ring_epoch", Count, "Epoch of the membership that the pipeline delivers by, once every ring shard that joined with it is flushed";
     describe_gauge DELIVERY_DIRTY = "ringtide_delivery_dirty", Count, "1 while a ring shard has to be flushed before it is delivered to again";
     describe_counter FLUSHES = "ringtide_flushes_total", Count, "Flushes of key spaces on a ring shard, by ring shard and reason";
     describe_counter FLUSHED_KEYS = "ringtide_flushed_keys_total", Count, "Names removed by flushes, by ring shard";

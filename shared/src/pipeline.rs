@@ -5,13 +5,19 @@
 mod backoff;
 mod connect;
 mod delivery;
+mod limits;
 mod parking;
 mod plan;
 mod queue;
+mod ring_change;
+mod shard;
+mod tasks;
 mod ticket;
 
 pub use connect::{Connected, Services};
-pub use delivery::{Delivered, Limits, Pipeline};
+pub use delivery::{Delivered, Pipeline};
+pub use limits::{Limits, Redelivery, Replicas};
 pub use plan::{Batch, Parked, Plan, plan, plan_overtaken};
-pub use queue::RingShard;
+pub use ring_change::RingChange;
+pub use shard::RingShard;
 pub use ticket::{Abandoned, Ticket};

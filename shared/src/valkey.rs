@@ -25,8 +25,8 @@
 //! # Permissions
 //! An ACL user of readers and invalidators needs `get`, `mget`, `set`, `getrange`, `setrange`, `strlen`, `append`,
 //! `exists`, `unlink`, `pexpire`, `pttl`, `time`, `evalsha`, `eval`, `script|load`, `publish` and `subscribe` for the
-//! readers' inboxes, and `ping`; `client|tracking` where a reader keeps a key space `tracked`; `scan`, `info` and
-//! `dbsize` for flushes and audits. In a cluster `cluster|slots` and `asking` besides, and `cluster|nodes` for flushes.
+//! readers' inboxes, and `ping`; `wait` where invalidators wait for replicas; `client|tracking` where a reader keeps a key space `tracked`; `info` for
+//! invalidators, which look for fail-overs by it; `scan` and `dbsize` for flushes and audits. In a cluster `cluster|slots` and `asking` besides, and `cluster|nodes` for flushes.
 //!
 //! # Time-outs
 //! A command that timed out may be carried out later. Invalidations, refreshes, fills and releases may be carried out
@@ -44,6 +44,7 @@ mod dial;
 mod dialer;
 mod error;
 mod flush;
+mod identity;
 mod inbox;
 mod lease;
 mod link;
@@ -70,6 +71,7 @@ pub use connect::ConnectError;
 pub use credentials::{Credentials, Login, NoLogin};
 pub use error::ShardError;
 pub use flush::{Found, Sweep};
+pub use identity::{Loss, Servers};
 pub use inbox::{Inbox, InboxEvent};
 pub use lease::{Fill, FillReply, LeaseReply, LeaseRequest, Release};
 pub use look::{Expiry, Look, LookedAt};

@@ -89,6 +89,9 @@ impl Consumer {
     /// Prepares to go on where the lease's checkpoint stands.
     pub(crate) fn new(shared: Shared, held: HeldLease, health: ShardHealth) -> (Self, Checkpoint) {
         let (shard, from) = (held.key().shard.clone(), held.taken_at());
+        if from != Checkpoint::TrimHorizon {
+            shared.deliver.took_over();
+        }
         let cadence = shared.settings.cadence;
         let keeper = LeaseKeeper::start(Arc::clone(&shared.leases), held, cadence, Arc::clone(&shared.table));
         let (watermark, under_way) = (Watermark::new(), FuturesUnordered::new());

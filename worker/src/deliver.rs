@@ -22,6 +22,14 @@ pub trait Deliver: Send + Sync + 'static {
     /// Flushes everything that comes from a table, on every ring shard.
     async fn flush_table(&self, table: &str) -> Delivery;
 
+    /// Tells that this process goes on where another one delivered before, see [`Pipeline::took_over`].
+    fn took_over(&self) {}
+
+    /// Resolves when nothing can be delivered any more.
+    async fn broken(&self) {
+        std::future::pending().await
+    }
+
     /// Names the ring shards that cannot be delivered to now.
     fn unhealthy(&self) -> Vec<String>;
 
@@ -43,6 +51,14 @@ impl Deliver for Pipeline {
 
     async fn flush_table(&self, table: &str) -> Delivery {
         Box::pin(Pipeline::flush_table(self, table).await)
+    }
+
+    fn took_over(&self) {
+        Pipeline::took_over(self);
+    }
+
+    async fn broken(&self) {
+        Pipeline::broken(self).await;
     }
 
     fn unhealthy(&self) -> Vec<String> {

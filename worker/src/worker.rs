@@ -204,6 +204,7 @@ impl Running {
     async fn run(mut self) -> Result<Stopped, RunError> {
         let ended = tokio::select! {
             () = self.stop.cancelled() => Ok(()),
+            () = self.deliver.broken() => Err(RunError::PipelineGone),
             Some(table) = self.tables.join_next() => match table {
                 Ok(Ok(())) if self.stop.is_cancelled() => Ok(()),
                 Ok(Err(TableFailed::PipelineGone)) => Err(RunError::PipelineGone),

@@ -1,5 +1,7 @@
 //! A ring whose membership changes while it is read.
 
+mod invalidators;
+
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::path::Path;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::queue::RingShard;
+use super::shard::RingShard;
 
 const FIRST_BACKOFF: Duration = Duration::from_millis(10);
 const LAST_BACKOFF: Duration = Duration::from_secs(1);

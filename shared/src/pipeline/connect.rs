@@ -2,13 +2,16 @@
 
 use std::sync::Arc;
 
-use super::delivery::{Limits, Pipeline};
-use super::queue::RingShard;
-use crate::config::{Config, ParkTarget, Violation};
+use super::delivery::Pipeline;
+use super::limits::Limits;
+use super::shard::RingShard;
+use crate::clock::unix_ms;
+use crate::config::{self, Config, ParkTarget, Violation};
 use crate::park::{DirectoryPark, ParkStore};
-use crate::ring::{Ring, RingHistory, ShardName};
+use crate::ring::{Membership, Ring, RingHistory, ShardName, ShardSpec};
 use crate::route::Router;
-use crate::valkey::{Credentials, Shard};
+use crate::valkey::{ConnectError, Credentials, Shard};
+use crate::watch::{RingChangeError, Source};
 
 /// What a pipeline needs of services outside the ring; with the feature `aws`, `aws::services` makes them from a
 /// configuration.
@@ -24,12 +27,41 @@ pub struct Services {
 pub struct Connected {
     /// The pipeline.
     pub pipeline: Pipeline,
-    /// A handle for each ring shard, in the order of their names.
+    /// A handle for each ring shard that the ring begins with, in the order of their names; those of earlier memberships are
+    /// not among them.
     pub shards: Vec<Shard>,
+}
+
+/// How the ring shards of a configuration are reached, those that join later included.
+pub(super) struct Connector {
+    valkey: config::Valkey,
+    credentials: Option<Arc<dyn Credentials>>,
+}
+
+impl Connector {
+    /// Whether a membership can be reached at all.
+    pub(super) fn fits(&self, membership: &Membership) -> Result<(), RingChangeError> {
+        self.valkey.violation_of(membership).map_or(Ok(()), |violation| Err(RingChangeError::Cluster(violation)))
+    }
+
+    /// Begins to connect to a ring shard.
+    pub(super) fn open(&self, spec: &ShardSpec) -> Result<Arc<dyn RingShard>, ConnectError> {
+        Ok(Arc::new(self.connect(spec)?))
+    }
+
+    fn connect(&self, spec: &ShardSpec) -> Result<Shard, ConnectError> {
+        match &self.credentials {
+            Some(credentials) => Shard::connect_as(spec, &self.valkey, Arc::clone(credentials)),
+            None => Shard::connect(spec, &self.valkey),
+        }
+    }
 }
 
 impl Pipeline {
     /// Connects to every ring shard in the background and starts a pipeline on them; must be called in a Tokio runtime.
+    ///
+    /// Earlier memberships that the configuration lists are told of changes too, for as long as they may hold an entry. Where
+    /// it was read from a file, the ring follows that file's `[ring]`; everything else of it counts at the start only.
     ///
     /// # Errors
     /// Every address and TLS setting that cannot be used, and every service that the configuration asks for and
@@ -52,14 +84,12 @@ impl Pipeline {
             };
             violations.push(Violation::new("park.to", problem, remedy));
         }
-        let mut shards = Vec::new();
-        for spec in ring.shards() {
-            let shard = match &services.credentials {
-                Some(credentials) => Shard::connect_as(spec, &config.valkey, Arc::clone(credentials)),
-                None => Shard::connect(spec, &config.valkey),
-            };
-            match shard {
-                Ok(shard) => shards.push(shard),
+        let (history, now_ms) = (remembered(config, ring)?, unix_ms());
+        let connector = Connector { valkey: config.valkey.clone(), credentials: services.credentials };
+        let mut opened = Vec::new();
+        for spec in history.shards(now_ms) {
+            match connector.connect(spec) {
+                Ok(shard) => opened.push(shard),
                 Err(error) => violations.push(Violation::new(
                     format!("ring.shards, {}", spec.name),
                     error.to_string(),
@@ -70,14 +100,30 @@ impl Pipeline {
         if !violations.is_empty() {
             return Err(violations);
         }
-        let limits = Limits { capacity: config.worker.log_capacity, ..Limits::default() };
-        let targets = shards
+        let targets = opened
             .iter()
             .map(|shard| -> (ShardName, Arc<dyn RingShard>) { (shard.name().clone(), Arc::new(shard.clone())) });
-        let history = RingHistory::new(ring, config.ring_window_ms());
-        let pipeline = Pipeline::start(Router::new(config.routes.clone()), history, targets, limits, park);
-        Ok(Connected { pipeline, shards })
+        let targets: Vec<_> = targets.collect();
+        // The ring's own come first.
+        opened.truncate(history.current().shards().len());
+        let router = Router::new(config.routes.clone());
+        let pipeline = Pipeline::start_with(router, history, targets, Limits::of(config), park, Some(connector));
+        if let Some(file) = &config.file {
+            pipeline.follow(Source::File(file.clone()), config.delivery.watch);
+        }
+        Ok(Connected { pipeline, shards: opened })
     }
+}
+
+/// The ring with the memberships before it.
+fn remembered(config: &Config, ring: Ring) -> Result<RingHistory, Vec<Violation>> {
+    let window_ms = config.ring_window_ms();
+    if config.earlier_rings.is_empty() {
+        return Ok(RingHistory::new(ring, window_ms));
+    }
+    let memberships = config.earlier_rings.iter().chain([&config.ring]).cloned();
+    RingHistory::restore(memberships, window_ms, unix_ms())
+        .map_err(|error| vec![Violation::new("ring.earlier", error.to_string(), "list them oldest first")])
 }
 
 fn directory(target: &ParkTarget) -> Option<Arc<dyn ParkStore>> {

@@ -1,39 +1,29 @@
 //! The pipeline at work: plans pages and hands their batches to the ring shards' queues.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use metrics::{counter, histogram};
+use tokio::sync::{Mutex, watch};
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
+use super::connect::Connector;
+use super::limits::Limits;
 use super::parking::Parking;
-use super::plan::{Counts, Plan, plan, plan_overtaken};
-use super::queue::{Item, Queue, RingShard};
+use super::plan::{Batch, Counts, Plan, plan, plan_overtaken};
+use super::queue::{Item, Queue};
+use super::shard::RingShard;
+use super::tasks::Tasks;
 use super::ticket::Ticket;
 use crate::clock::unix_ms;
+use crate::command::{Command, without_images};
 use crate::key::KeySpace;
 use crate::metrics as names;
 use crate::park::ParkStore;
 use crate::record::{ChangeRecord, UnreadableRecord};
-use crate::ring::{RingHistory, ShardName};
+use crate::ring::{Former, RingHistory, Roster, ShardName};
 use crate::route::Router;
-
-/// How much may wait for one ring shard.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
-    /// Commands past which a ring shard that is down is flushed instead.
-    pub capacity: usize,
-    /// Commands past which taking in waits for a ring shard that is up.
-    pub high_water: usize,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self { capacity: 200_000, high_water: 20_000 }
-    }
-}
 
 /// The pipeline of one process, cheap to clone.
 ///
@@ -41,18 +31,31 @@ impl Default for Limits {
 /// wherever order matters (refreshes). Its tasks end with [`Pipeline::shutdown`], or with the last clone.
 #[derive(Clone)]
 pub struct Pipeline {
-    inner: Arc<Inner>,
+    pub(super) inner: Arc<Inner>,
 }
 
-struct Inner {
+pub(super) struct Inner {
     router: Router,
-    ring: RingHistory,
-    queues: BTreeMap<ShardName, Arc<Queue>>,
+    /// The ring, and the queues of its shards and of those that have left within the window.
+    pub(super) roster: ArcSwap<Roster<Arc<Queue>>>,
+    /// Changes of the ring happen one after another.
+    pub(super) turn: Mutex<()>,
+    /// The epoch whose ring shards have all been flushed that joined with it.
+    pub(super) taken: watch::Sender<u64>,
+    /// How other ring shards are reached; `None` where only those are known that were given.
+    pub(super) connector: Option<Connector>,
     parking: Arc<Parking>,
     prefixes: HashMap<String, BTreeSet<String>>,
+    pub(super) all_prefixes: Arc<BTreeSet<String>>,
     limits: Limits,
-    tasks: TaskTracker,
-    stop: CancellationToken,
+    pub(super) tasks: Tasks,
+}
+
+/// Commands for one queue.
+struct Lot<'a> {
+    queue: &'a Arc<Queue>,
+    batch: &'a Batch,
+    commands: Arc<[Command]>,
 }
 
 /// What [`Pipeline::deliver`] came to.
@@ -80,24 +83,66 @@ impl Pipeline {
         limits: Limits,
         park: Option<Arc<dyn ParkStore>>,
     ) -> Self {
+        Self::start_with(router, ring, shards, limits, park, None)
+    }
+
+    /// As [`Pipeline::start`], on a ring that can change where there is a connector.
+    pub(super) fn start_with(
+        router: Router,
+        ring: RingHistory,
+        shards: impl IntoIterator<Item = (ShardName, Arc<dyn RingShard>)>,
+        limits: Limits,
+        park: Option<Arc<dyn ParkStore>>,
+        connector: Option<Connector>,
+    ) -> Self {
         let mut prefixes: HashMap<String, BTreeSet<String>> = HashMap::new();
         for table in router.tables() {
             let of_table = router.routes(table).map(|route| prefix(&route.space)).collect();
             prefixes.insert(table.to_owned(), of_table);
         }
-        let all: Arc<BTreeSet<String>> = Arc::new(prefixes.values().flatten().cloned().collect());
-        let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
-        let queues = shards
-            .into_iter()
-            .map(|(name, shard)| {
-                let queue = Arc::new(Queue::new(name.clone(), all.clone(), limits.capacity));
-                let (delivering, stop) = (queue.clone(), stop.clone());
-                tasks.spawn(async move { delivering.deliver(shard, stop).await });
-                (name, queue)
+        let all_prefixes: Arc<BTreeSet<String>> = Arc::new(prefixes.values().flatten().cloned().collect());
+        let mut shards: HashMap<ShardName, Arc<dyn RingShard>> = shards.into_iter().collect();
+        let now_ms = unix_ms();
+        let mut started = Vec::new();
+        let mut queue = |name: &ShardName| {
+            let queue = Arc::new(Queue::new(name.clone(), Arc::clone(&all_prefixes), limits));
+            match shards.remove(name) {
+                Some(shard) => started.push((Arc::clone(&queue), shard)),
+                None => {
+                    tracing::error!(ring_shard = %name, "the pipeline has no such ring shard");
+                    queue.break_off();
+                }
+            }
+            queue
+        };
+        let members = ring.current().shards().iter().map(|spec| queue(&spec.name)).collect();
+        let earlier = ring.shards(now_ms).into_iter().filter(|spec| ring.current().find(&spec.name).is_none());
+        let until_ms = now_ms.saturating_add(ring.kept_ms(now_ms));
+        let former: Vec<_> = earlier
+            .map(|spec| {
+                let (name, address) = (spec.name.clone(), spec.address.clone());
+                Former { member: queue(&name), name, address, until_ms }
             })
             .collect();
-        let parking = Parking::new(park);
-        Self { inner: Arc::new(Inner { router, ring, queues, parking, prefixes, limits, tasks, stop }) }
+        let (epoch, prunes) = (ring.current().membership().epoch, !former.is_empty());
+        let inner = Arc::new(Inner {
+            router,
+            roster: ArcSwap::from_pointee(Roster::new(ring, members, former)),
+            turn: Mutex::new(()),
+            taken: watch::Sender::new(epoch),
+            connector,
+            parking: Parking::new(park),
+            prefixes,
+            all_prefixes,
+            limits,
+            tasks: Tasks::default(),
+        });
+        metrics::gauge!(names::DELIVERY_RING_EPOCH).set(epoch as f64);
+        started.into_iter().for_each(|(queue, shard)| inner.attend(&queue, shard));
+        if prunes {
+            inner.prune_after(until_ms.saturating_sub(now_ms));
+        }
+        Self { inner }
     }
 
     /// The routes.
@@ -160,24 +205,44 @@ impl Pipeline {
     /// Flushes every key of the table's key spaces on every ring shard: what a gap in its stream asks for.
     pub async fn flush_table(&self, table: &str) -> Ticket {
         let prefixes = self.inner.prefixes.get(table).cloned().unwrap_or_default();
-        let (ticket, parts) = Ticket::new(self.inner.queues.keys().map(|_| 0));
-        for (queue, part) in self.inner.queues.values().zip(parts) {
+        let queues = self.inner.queues();
+        let (ticket, parts) = Ticket::new(queues.iter().map(|_| 0));
+        for (queue, part) in queues.iter().zip(parts) {
             queue.push_flush(prefixes.clone(), part, "gap");
         }
         ticket
     }
 
+    /// Tells that this process goes on where another one delivered before: what ring shards acknowledged to that one is not
+    /// known here, so that after a fail-over they are flushed for as long as it may be lost.
+    pub fn took_over(&self) {
+        let now = Instant::now();
+        self.inner.queues().iter().for_each(|queue| queue.took_over(now));
+    }
+
+    /// Resolves when a task of the pipeline has broken off, which a defect alone brings about: what it had to deliver never
+    /// is, its tickets resolve to [`Abandoned`](super::Abandoned), and the process has to begin anew.
+    pub async fn broken(&self) {
+        self.inner.tasks.broken().await;
+    }
+
     /// The number of commands that wait for ring shards or are under way, and of records that wait to be parked.
     #[must_use]
     pub fn pending(&self) -> usize {
-        self.inner.queues.values().map(|queue| queue.pending()).sum::<usize>() + self.inner.parking.pending()
+        self.inner.queues().iter().map(|queue| queue.pending()).sum::<usize>() + self.inner.parking.pending()
     }
 
     /// The ring shards that did not take their last batch.
     #[must_use]
     pub fn unhealthy(&self) -> Vec<ShardName> {
-        let unhealthy = self.inner.queues.iter().filter(|(_, queue)| !queue.healthy());
-        unhealthy.map(|(name, _)| name.clone()).collect()
+        let roster = self.inner.roster.load();
+        let members = roster.ring().shards().iter().map(|spec| &spec.name).zip(roster.members());
+        let former = roster.former().iter().map(|former| (&former.name, &former.member));
+        let mut names: Vec<_> =
+            members.chain(former).filter(|(_, queue)| !queue.healthy()).map(|(name, _)| name.clone()).collect();
+        names.sort_unstable();
+        names.dedup();
+        names
     }
 
     /// Whether the store for parked records did not take the last one.
@@ -190,14 +255,14 @@ impl Pipeline {
     /// parked records is down, and what waits for them does not take up too much memory yet.
     #[must_use]
     pub fn held_up(&self) -> bool {
-        let down = self.parking_fails() || self.inner.queues.values().any(|queue| !queue.healthy());
+        let down = self.parking_fails() || self.inner.queues().iter().any(|queue| !queue.healthy());
         down && self.inner.parking.has_room()
     }
 
     /// Ends the delivery tasks when everything is delivered, or at `deadline`; returns the commands left undelivered.
     pub async fn shutdown(&self, deadline: Instant) -> usize {
         let drained = async {
-            for queue in self.inner.queues.values() {
+            for queue in self.inner.queues() {
                 queue.drained().await;
             }
             self.inner.parking.drained().await;
@@ -205,9 +270,8 @@ impl Pipeline {
         // What is left at the deadline is counted and read again by the successor.
         let _in_time = tokio::time::timeout_at(deadline, drained).await;
         let left = self.pending();
-        self.inner.stop.cancel();
-        self.inner.tasks.close();
-        self.inner.tasks.wait().await;
+        self.inner.tasks.stop();
+        self.inner.tasks.ended().await;
         left
     }
 
@@ -218,36 +282,35 @@ impl Pipeline {
         planner: Planner,
     ) -> (Ticket, usize) {
         let started = Instant::now();
-        let planned = planner(&self.inner.router, &self.inner.ring, unix_ms(), page);
+        let roster = self.inner.roster.load_full();
+        let now_ms = unix_ms();
+        let planned = planner(&self.inner.router, roster.history(), now_ms, page);
         count(&planned.counts);
+        let lots: Vec<Lot<'_>> = planned.batches.iter().flat_map(|batch| lots(&roster, batch, now_ms)).collect();
         // A batch that settles has two parts: the page is delivered when both are.
-        let parts_of_batches = planned
-            .batches
-            .iter()
-            .flat_map(|batch| std::iter::repeat_n(batch.first_record, if batch.settle.is_some() { 2 } else { 1 }));
+        let parts_of_lots = lots.iter().flat_map(|lot| {
+            std::iter::repeat_n(lot.batch.first_record, if lot.batch.settle.is_some() { 2 } else { 1 })
+        });
         let parked = planned.parked.len();
-        let (ticket, parts) = Ticket::new(parts_of_batches.chain(planned.parked.iter().map(|parked| parked.index)));
+        let (ticket, parts) = Ticket::new(parts_of_lots.chain(planned.parked.iter().map(|parked| parked.index)));
         let mut parts = parts.into_iter();
-        let mut touched = BTreeSet::new();
-        for batch in planned.batches {
+        for lot in &lots {
             let Some(part) = parts.next() else { break };
-            counter!(names::PIPELINE_COMMANDS, names::RING_SHARD => batch.shard.to_string())
-                .increment(batch.commands.len() as u64);
-            if let Some(after) = batch.settle
+            counter!(names::PIPELINE_COMMANDS, names::RING_SHARD => lot.batch.shard.to_string())
+                .increment(lot.commands.len() as u64);
+            if let Some(after) = lot.batch.settle
                 && let Some(part) = parts.next()
             {
-                let again = Item { commands: batch.commands.clone(), part, deadline_ms };
-                self.push_later(&batch.shard, again, Instant::now() + after);
+                lot.queue.push_at(Item::new(lot.commands.clone(), part, deadline_ms), Instant::now() + after);
             }
-            self.push(&batch.shard, Item { commands: batch.commands, part, deadline_ms });
-            touched.insert(batch.shard);
+            lot.queue.push(Item::new(lot.commands.clone(), part, deadline_ms));
         }
-        let Inner { queues, parking, limits, tasks, stop, .. } = &*self.inner;
+        let Inner { parking, limits, tasks, .. } = &*self.inner;
         for (parked, part) in planned.parked.into_iter().zip(parts) {
-            parking.park(parked, part, tasks, stop);
+            parking.park(parked, part, tasks);
         }
-        for queue in touched.iter().filter_map(|shard| queues.get(shard)) {
-            queue.room(limits.high_water).await;
+        for lot in &lots {
+            lot.queue.room(limits.high_water).await;
         }
         if parked > 0 {
             parking.room().await;
@@ -255,30 +318,34 @@ impl Pipeline {
         histogram!(names::PIPELINE_SUBMIT).record(started.elapsed());
         (ticket, parked)
     }
+}
 
-    fn push(&self, shard: &ShardName, item: Item) {
-        match self.inner.queues.get(shard) {
-            Some(queue) => queue.push(item),
-            // The part is dropped undelivered, so that no checkpoint passes it.
-            None => tracing::error!(ring_shard = %shard, "the pipeline has no such ring shard"),
-        }
+impl Inner {
+    pub(super) fn queue(&self, name: ShardName) -> Arc<Queue> {
+        Arc::new(Queue::new(name, Arc::clone(&self.all_prefixes), self.limits))
     }
 
-    fn push_later(&self, shard: &ShardName, item: Item, at: Instant) {
-        let Some(queue) = self.inner.queues.get(shard).cloned() else { return };
-        let stop = self.inner.stop.clone();
-        self.inner.tasks.spawn(async move {
-            tokio::select! {
-                () = stop.cancelled() => {}
-                () = tokio::time::sleep_until(at) => queue.push(item),
-            }
-        });
+    /// The queues of all ring shards that are told of changes.
+    fn queues(&self) -> Vec<Arc<Queue>> {
+        let roster = self.roster.load();
+        let former = roster.former().iter().map(|former| &former.member);
+        roster.members().iter().chain(former).cloned().collect()
     }
+}
+
+/// The queues for a batch: that of the ring's shard of its name, and those of shards of the name that have left, or are
+/// left behind at another address. A name that stands for none has nothing that could be served.
+fn lots<'a>(roster: &'a Roster<Arc<Queue>>, batch: &'a Batch, now_ms: u64) -> impl Iterator<Item = Lot<'a>> {
+    let member = roster.member(&batch.shard).map(|queue| Lot { queue, batch, commands: Arc::clone(&batch.commands) });
+    let former = roster.former().iter().filter(move |former| former.name == batch.shard && now_ms < former.until_ms);
+    // An image there would live on past the time for which it is told of changes.
+    let former = former.map(|former| Lot { queue: &former.member, batch, commands: without_images(&batch.commands) });
+    member.into_iter().chain(former)
 }
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        self.stop.cancel();
+        self.tasks.stop();
     }
 }
 

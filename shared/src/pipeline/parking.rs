@@ -6,10 +6,9 @@ use std::time::Duration;
 
 use metrics::{counter, gauge};
 use tokio::sync::{Notify, Semaphore};
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 use super::plan::Parked;
+use super::tasks::Tasks;
 use super::ticket::Part;
 use crate::metrics as names;
 use crate::park::{ParkError, ParkStore, ParkedRecord};
@@ -50,7 +49,7 @@ impl Parking {
     }
 
     /// Parks a record in the background, for as long as somebody waits for its page and nothing stops it.
-    pub(super) fn park(self: &Arc<Self>, parked: Parked, part: Part, tasks: &TaskTracker, stop: &CancellationToken) {
+    pub(super) fn park(self: &Arc<Self>, parked: Parked, part: Part, tasks: &Tasks) {
         let record = parked.record;
         let (table, sequence) = place_of(&record);
         let Some(store) = self.store.clone() else {
@@ -61,20 +60,14 @@ impl Parking {
         };
         tracing::error!(%table, %sequence, reason = record.reason, "record cannot be used, parking it");
         let waiting = Waiting::new(Arc::clone(self), record.weight());
-        let stop = stop.clone();
-        tasks.spawn(async move {
-            tokio::select! {
-                () = stop.cancelled() => {}
-                kept = waiting.parking.keep(&*store, &record, &part) => {
-                    if kept {
-                        tracing::info!(%table, %sequence, "record parked");
-                        counter!(names::PIPELINE_PARKED, names::TABLE => table).increment(1);
-                        part.done();
-                    }
-                }
+        let parking = async move {
+            if waiting.parking.keep(&*store, &record, &part).await {
+                tracing::info!(%table, %sequence, "record parked");
+                counter!(names::PIPELINE_PARKED, names::TABLE => table).increment(1);
+                part.done();
             }
-            drop(waiting);
-        });
+        };
+        tasks.spawn(parking, || {});
     }
 
     /// The number of records that wait to be parked.

@@ -42,21 +42,20 @@ impl ParkStore for Scripted {
 struct Bench {
     store: Arc<Scripted>,
     parking: Arc<Parking>,
-    tasks: TaskTracker,
-    stop: CancellationToken,
+    tasks: Tasks,
 }
 
 impl Bench {
     fn new() -> Self {
         let store = Arc::new(Scripted::default());
         let parking = Parking::new(Some(store.clone()));
-        Self { store, parking, tasks: TaskTracker::new(), stop: CancellationToken::new() }
+        Self { store, parking, tasks: Tasks::default() }
     }
 
     fn park(&self, reason: &str) -> Ticket {
         let (ticket, mut parts) = Ticket::new([0]);
         let record = ParkedRecord { reason: reason.to_owned(), ..ParkedRecord::default() };
-        self.parking.park(Parked { index: 0, record }, parts.remove(0), &self.tasks, &self.stop);
+        self.parking.park(Parked { index: 0, record }, parts.remove(0), &self.tasks);
         ticket
     }
 
@@ -126,8 +125,7 @@ async fn few_are_parked_at_once_and_a_page_that_is_given_up_is_not_parked() {
     bench.parking.drained().await;
     assert_eq!(bench.kept().len(), 100);
     assert_eq!(bench.store.most_at_once.load(Ordering::SeqCst), DEPTH);
-    bench.tasks.close();
-    bench.tasks.wait().await;
+    bench.tasks.ended().await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -149,7 +147,7 @@ async fn a_stop_leaves_the_page_undelivered() {
     let bench = Bench::new();
     bench.store.down.store(true, Ordering::SeqCst);
     let ticket = bench.park("one");
-    bench.stop.cancel();
+    bench.tasks.stop();
     assert!(ticket.await.is_err());
     bench.parking.drained().await;
 }
@@ -158,7 +156,6 @@ async fn a_stop_leaves_the_page_undelivered() {
 async fn without_a_store_nothing_is_waited_for() {
     let (ticket, mut parts) = Ticket::new([0]);
     let record = ParkedRecord::default();
-    let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
-    Parking::new(None).park(Parked { index: 0, record }, parts.remove(0), &tasks, &stop);
+    Parking::new(None).park(Parked { index: 0, record }, parts.remove(0), &Tasks::default());
     ticket.await.unwrap();
 }

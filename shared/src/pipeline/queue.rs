@@ -1,75 +1,40 @@
-//! What waits for one ring shard, and the task that delivers it.
+//! What waits for one ring shard.
 //!
 //! One shard that is down holds up nothing but its own queue. Past its capacity the queue is given up for a flush of
 //! all key spaces, which stands for every command that was dropped: a checkpoint waits for the one or the other.
+//!
+//! # Fail-over
+//! What a server acknowledged, another one in its place may have lost. So the ring shard is asked which servers it is,
+//! before anything else is sent over a new connection and at intervals, and what may be lost is delivered again, as far
+//! as that is known from what was acknowledged lately; else the key spaces are flushed. `courier` does so.
 
-use std::collections::{BTreeSet, VecDeque};
+mod courier;
+mod recent;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
-use futures_util::StreamExt;
-use futures_util::future::BoxFuture;
-use futures_util::stream::FuturesUnordered;
 use metrics::{counter, gauge};
 use tokio::sync::Notify;
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 
-use super::backoff::Backoff;
+use super::limits::{Limits, Replicas};
+use super::shard::RingShard;
 use super::ticket::Part;
 use crate::command::{Action, Command};
 use crate::metrics as names;
 use crate::ring::ShardName;
-use crate::valkey::{Applied, Shard, ShardError};
-
-/// Batches under way at once: more would hold up the shard's readers.
-const DEPTH: usize = 4;
-/// The pause between two batches of names that a flush removes.
-const FLUSH_PAUSE: Duration = Duration::from_millis(2);
-
-/// A ring shard as the pipeline sees it.
-///
-/// Commands may be carried out more than once, and after an error any part of them may have been.
-pub trait RingShard: Send + Sync + 'static {
-    /// Carries out a batch; resolves when the shard has acknowledged all of it.
-    ///
-    /// Refreshes are not stored past `deadline_ms` of the server's clock (unix ms; 0 for no deadline).
-    fn apply<'a>(&'a self, commands: &'a [Command], deadline_ms: u64) -> BoxFuture<'a, Result<Applied, ShardError>>;
-
-    /// Removes every entry and lock whose key begins with `prefix`, and returns how many names were removed.
-    fn flush<'a>(&'a self, prefix: &'a str, pause: Duration) -> BoxFuture<'a, Result<u64, ShardError>>;
-
-    /// Resolves as soon as the shard can be reached, or after `within`.
-    fn reachable(&self, within: Duration) -> BoxFuture<'_, ()>;
-}
-
-impl RingShard for Shard {
-    fn apply<'a>(&'a self, commands: &'a [Command], deadline_ms: u64) -> BoxFuture<'a, Result<Applied, ShardError>> {
-        Box::pin(Shard::apply(self, commands, deadline_ms))
-    }
-
-    fn flush<'a>(&'a self, prefix: &'a str, pause: Duration) -> BoxFuture<'a, Result<u64, ShardError>> {
-        Box::pin(Shard::flush(self, prefix, pause))
-    }
-
-    fn reachable(&self, within: Duration) -> BoxFuture<'_, ()> {
-        Box::pin(async move {
-            let until = Instant::now() + within;
-            // An early error is a refusal that only somebody's change can end: tried again at the usual pace.
-            if self.ready(within).await.is_err() {
-                tokio::time::sleep_until(until).await;
-            }
-        })
-    }
-}
+use crate::valkey::{Applied, BATCH, Loss, ShardError};
+use courier::Courier;
+use recent::Recent;
 
 /// The queue of one ring shard.
 pub(super) struct Queue {
     name: ShardName,
     /// The prefixes of all key spaces: what a flush that stands for dropped commands removes.
     prefixes: Arc<BTreeSet<String>>,
-    capacity: usize,
+    limits: Limits,
     healthy: AtomicBool,
     state: Mutex<State>,
     /// There is something to deliver.
@@ -78,22 +43,43 @@ pub(super) struct Queue {
     moved: Notify,
 }
 
-#[derive(Default)]
 struct State {
     waiting: VecDeque<Item>,
+    /// What waits for its time, by that.
+    delayed: BTreeMap<(Instant, u64), Item>,
     /// Commands that wait or are under way.
     commands: usize,
     flush: Option<Flush>,
     /// Items and flushes that are under way.
     under_way: usize,
+    recent: Recent,
+    /// When something was found to be lost last.
+    failed_over: Option<Instant>,
+    /// The number of the next item.
+    next: u64,
+    stage: Stage,
+}
+
+/// Whether anything is still delivered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// Everything.
+    Open,
+    /// Nothing more: the ring shard has left every membership that counts, so that nothing is served from it.
+    Retired,
+    /// Nothing more: there is no task that could.
+    Broken,
 }
 
 /// A batch that waits.
 pub(super) struct Item {
-    pub(super) commands: Arc<[Command]>,
-    pub(super) part: Part,
+    commands: Arc<[Command]>,
+    /// What waits for it; `None` where it is delivered again and nobody does.
+    part: Option<Part>,
     /// Refreshes are not stored past it, by the ring shard's clock (unix ms; 0 for no deadline).
-    pub(super) deadline_ms: u64,
+    deadline_ms: u64,
+    /// Its place in the order of what was queued.
+    number: u64,
 }
 
 /// Key spaces to be flushed before anything else is delivered.
@@ -103,14 +89,57 @@ struct Flush {
     reason: &'static str,
 }
 
+impl Item {
+    pub(super) fn new(commands: Arc<[Command]>, part: Part, deadline_ms: u64) -> Self {
+        Self { commands, part: Some(part), deadline_ms, number: 0 }
+    }
+
+    fn is_refresh(&self) -> bool {
+        self.commands.iter().any(|command| matches!(command.action, Action::Refresh { .. }))
+    }
+
+    fn given_up(&self) -> bool {
+        self.part.as_ref().is_some_and(Part::given_up)
+    }
+
+    fn done(self) {
+        if let Some(part) = self.part {
+            part.done();
+        }
+    }
+
+    /// What to send after an error: a refresh that the server refuses (it is out of memory, say) becomes a drop, which
+    /// is always right; anything else is sent again.
+    fn after(self, error: &ShardError) -> Self {
+        let about_it = matches!(error, ShardError::Rejected { code, .. } if &**code != "NOREPLICAS");
+        if !about_it || !self.is_refresh() {
+            return self;
+        }
+        let drops = self.commands.iter().map(|c| Command::drop_entry(c.key.clone(), c.space.clone()));
+        Self { commands: drops.collect(), ..self }
+    }
+}
+
 impl Queue {
-    pub(super) fn new(name: ShardName, prefixes: Arc<BTreeSet<String>>, capacity: usize) -> Self {
+    pub(super) fn new(name: ShardName, prefixes: Arc<BTreeSet<String>>, limits: Limits) -> Self {
+        let recent = Recent::new(limits.redelivery.window, limits.redelivery.keys, Instant::now());
+        let state = State {
+            waiting: VecDeque::new(),
+            delayed: BTreeMap::new(),
+            commands: 0,
+            flush: None,
+            under_way: 0,
+            recent,
+            failed_over: None,
+            next: 1,
+            stage: Stage::Open,
+        };
         Self {
             name,
             prefixes,
-            capacity,
+            limits,
             healthy: AtomicBool::new(true),
-            state: Mutex::default(),
+            state: Mutex::new(state),
             filled: Notify::new(),
             moved: Notify::new(),
         }
@@ -119,28 +148,34 @@ impl Queue {
     /// Queues a batch; where too much waits for a shard that is down, a flush takes the place of all that waits.
     pub(super) fn push(&self, item: Item) {
         let mut state = self.lock();
-        state.commands += item.commands.len();
-        state.waiting.push_back(item);
-        if state.commands > self.capacity && !self.healthy.load(Ordering::Acquire) {
-            let waiting = std::mem::take(&mut state.waiting);
-            state.commands -= waiting.iter().map(|item| item.commands.len()).sum::<usize>();
-            tracing::warn!(
-                ring_shard = %self.name,
-                batches = waiting.len(),
-                "too many commands wait for a ring shard that is down, it will be flushed instead"
-            );
-            gauge!(names::DELIVERY_DIRTY, names::RING_SHARD => self.name.to_string()).set(1.0);
-            let parts = waiting.into_iter().map(|item| item.part).collect();
-            state.add_flush(Flush { prefixes: (*self.prefixes).clone(), parts, reason: "overflow" });
+        if let Some(item) = state.admit(item) {
+            state.enqueue(item);
+            self.bound(&mut state);
+            self.note_pending(&state);
         }
-        self.note_pending(&state);
+        drop(state);
+        self.filled.notify_one();
+    }
+
+    /// Queues a batch for a later time.
+    pub(super) fn push_at(&self, item: Item, at: Instant) {
+        let mut state = self.lock();
+        if let Some(item) = state.admit(item) {
+            state.delay(item, at);
+        }
         drop(state);
         self.filled.notify_one();
     }
 
     /// Queues a flush of key spaces, ahead of every batch.
     pub(super) fn push_flush(&self, prefixes: BTreeSet<String>, part: Part, reason: &'static str) {
-        self.lock().add_flush(Flush { prefixes, parts: vec![part], reason });
+        let mut state = self.lock();
+        match state.stage {
+            Stage::Open => state.add_flush(Flush { prefixes, parts: vec![part], reason }),
+            Stage::Retired => part.done(),
+            Stage::Broken => {}
+        }
+        drop(state);
         self.filled.notify_one();
     }
 
@@ -148,7 +183,7 @@ impl Queue {
     pub(super) async fn room(&self, mark: usize) {
         loop {
             let moved = self.moved.notified();
-            if !self.healthy.load(Ordering::Acquire) || self.pending() <= mark {
+            if !self.healthy() || self.pending() <= mark {
                 return;
             }
             moved.await;
@@ -177,117 +212,186 @@ impl Queue {
         }
     }
 
-    /// Delivers what is queued until `stop`.
-    pub(super) async fn deliver(&self, shard: Arc<dyn RingShard>, stop: CancellationToken) {
-        tokio::select! {
-            () = stop.cancelled() => {}
-            () = self.deliver_for_ever(&*shard) => {}
+    /// Delivers what is queued until the queue is retired and nothing is under way any more.
+    pub(super) async fn deliver(&self, shard: Arc<dyn RingShard>) {
+        Courier::new(self, &*shard).run().await;
+    }
+
+    /// Ends the queue of a ring shard from which nothing is served any more: what waits for it counts as delivered.
+    pub(super) fn retire(&self) {
+        self.lock().stage = Stage::Retired;
+        self.filled.notify_one();
+    }
+
+    /// Ends the queue because its task has broken off: what waits for it is never delivered, and so are all that come.
+    pub(super) fn break_off(&self) {
+        let dropped = self.lock().end(Stage::Broken);
+        self.healthy.store(false, Ordering::Release);
+        // Their tickets resolve to errors.
+        drop(dropped);
+        self.moved.notify_waiters();
+    }
+
+    /// Another process delivered what comes before: of that nothing is remembered here.
+    ///
+    /// Where servers have changed just before, what they lost of it is unknown.
+    pub(super) fn took_over(&self, now: Instant) {
+        let mut state = self.lock();
+        state.recent.begin_again(now);
+        let just = |at: Instant| now.duration_since(at) < self.limits.redelivery.window;
+        if state.stage == Stage::Open && state.failed_over.is_some_and(just) {
+            self.flush_all(&mut state, "failover");
+        }
+        drop(state);
+        self.filled.notify_one();
+    }
+
+    /// Queues what may be lost once more, ahead of everything else.
+    fn recover(&self, loss: Loss, now: Instant) {
+        let since = match loss {
+            Loss::Nothing => return,
+            Loss::Since(since) => Some(since),
+            Loss::Unknown => None,
+        };
+        let mut state = self.lock();
+        state.failed_over = Some(now);
+        let lost = since.and_then(|since| state.recent.take(since, now));
+        let outcome = if lost.is_some() { "redelivered" } else { "flushed" };
+        let name = || self.name.to_string();
+        counter!(names::FAILOVERS, names::RING_SHARD => name(), names::OUTCOME => outcome).increment(1);
+        match lost {
+            Some(lost) => {
+                tracing::warn!(
+                    ring_shard = %self.name, commands = lost.len(),
+                    "another server has taken a ring shard over, what it may lack is delivered again"
+                );
+                counter!(names::REDELIVERED, names::RING_SHARD => name()).increment(lost.len() as u64);
+                state.redeliver(&lost, now);
+                self.bound(&mut state);
+                self.note_pending(&state);
+            }
+            None => {
+                tracing::warn!(
+                    ring_shard = %self.name,
+                    "another server has taken a ring shard over, and what it may lack is not known, it is flushed"
+                );
+                self.flush_all(&mut state, "failover");
+            }
+        }
+        drop(state);
+        self.filled.notify_one();
+    }
+
+    /// Gives up what waits for a shard that is down, where it is too much, for a flush.
+    fn bound(&self, state: &mut State) {
+        if state.commands <= self.limits.capacity || self.healthy() {
+            return;
+        }
+        let waiting = std::mem::take(&mut state.waiting);
+        state.commands -= waiting.iter().map(|item| item.commands.len()).sum::<usize>();
+        tracing::warn!(
+            ring_shard = %self.name,
+            batches = waiting.len(),
+            "too many commands wait for a ring shard that is down, it will be flushed instead"
+        );
+        self.flush_all(state, "overflow");
+        let parts = waiting.into_iter().filter_map(|item| item.part);
+        if let Some(flush) = &mut state.flush {
+            flush.parts.extend(parts);
         }
     }
 
-    async fn deliver_for_ever(&self, shard: &dyn RingShard) {
-        let mut under_way = FuturesUnordered::new();
-        let mut backoff = Backoff::default();
-        let mut alone = false;
-        loop {
-            if under_way.is_empty() {
-                alone = false;
-                backoff.pause(shard).await;
-                if let Some(flush) = self.take_flush() {
-                    self.flush(shard, flush, &mut backoff).await;
-                    continue;
-                }
-            }
-            // A shard that is down is tried with one batch at a time. Refreshes go alone, so that they keep their
-            // order even where the entry that would tell their versions apart is evicted in between.
-            let depth = if self.healthy() { DEPTH } else { 1 };
-            while !alone && under_way.len() < depth && !self.flush_waits() {
-                let Some(item) = self.take(under_way.is_empty()) else { break };
-                alone = item.is_refresh();
-                under_way.push(async move {
-                    let result = shard.apply(&item.commands, item.deadline_ms).await;
-                    (item, result)
-                });
-            }
-            if under_way.is_empty() {
-                self.filled.notified().await;
-                continue;
-            }
-            tokio::select! {
-                Some((item, result)) = under_way.next() => self.settle(item, result, &mut backoff),
-                () = self.filled.notified(), if !alone && under_way.len() < depth => {}
-            }
-        }
+    fn flush_all(&self, state: &mut State, reason: &'static str) {
+        gauge!(names::DELIVERY_DIRTY, names::RING_SHARD => self.name.to_string()).set(1.0);
+        state.add_flush(Flush { prefixes: (*self.prefixes).clone(), parts: Vec::new(), reason });
     }
 
-    fn settle(&self, item: Item, result: Result<Applied, ShardError>, backoff: &mut Backoff) {
-        match result {
-            Ok(applied) => {
-                backoff.reset();
-                self.set_healthy(true);
-                self.count(&applied);
-                {
-                    let mut state = self.lock();
-                    state.commands -= item.commands.len();
-                    state.under_way -= 1;
-                    self.note_pending(&state);
-                }
-                item.part.done();
-            }
-            Err(error) => {
-                self.failed(&error, backoff);
-                let mut state = self.lock();
-                state.under_way -= 1;
-                let before = item.commands.len();
-                let item = item.after(&error);
-                state.commands = state.commands - before + item.commands.len();
-                state.waiting.push_front(item);
-            }
+    fn is_retired(&self) -> bool {
+        self.lock().stage != Stage::Open
+    }
+
+    /// Lets go of everything that waits, as delivered.
+    fn release(&self) {
+        let (items, flush) = self.lock().end(Stage::Retired);
+        if !items.is_empty() || flush.is_some() {
+            let batches = items.len();
+            tracing::info!(ring_shard = %self.name, batches, "a ring shard from which nothing is served any more is let go of");
+        }
+        items.into_iter().for_each(Item::done);
+        flush.into_iter().flat_map(|flush| flush.parts).for_each(Part::done);
+        for gauge in [names::DELIVERY_PENDING, names::DELIVERY_DIRTY] {
+            gauge!(gauge, names::RING_SHARD => self.name.to_string()).set(0.0);
         }
         self.moved.notify_waiters();
     }
 
-    async fn flush(&self, shard: &dyn RingShard, flush: Flush, backoff: &mut Backoff) {
-        tracing::warn!(ring_shard = %self.name, reason = flush.reason, prefixes = ?flush.prefixes, "flushing key spaces of a ring shard");
-        let mut removed = 0;
-        for prefix in &flush.prefixes {
-            match shard.flush(prefix, FLUSH_PAUSE).await {
-                Ok(names) => removed += names,
-                Err(error) => {
-                    self.failed(&error, backoff);
-                    let mut state = self.lock();
-                    state.under_way -= 1;
-                    state.add_flush(flush);
-                    drop(state);
-                    self.moved.notify_waiters();
-                    return;
-                }
-            }
+    /// Notes that a batch was acknowledged.
+    fn acknowledged(&self, item: Item, applied: &Applied) {
+        self.set_healthy(true);
+        self.count(applied);
+        {
+            let mut state = self.lock();
+            state.commands -= item.commands.len();
+            state.under_way -= 1;
+            state.recent.note(&item.commands, Instant::now());
+            self.note_pending(&state);
         }
+        item.done();
+        self.moved.notify_waiters();
+    }
+
+    /// Puts a batch back to its place, to be sent again.
+    fn put_back(&self, item: Item, error: &ShardError) {
+        self.failed(error);
+        {
+            let mut state = self.lock();
+            state.under_way -= 1;
+            let before = item.commands.len();
+            let item = item.after(error);
+            state.commands = state.commands - before + item.commands.len();
+            let place = state.waiting.iter().position(|waiting| waiting.number > item.number);
+            let place = place.unwrap_or(state.waiting.len());
+            state.waiting.insert(place, item);
+        }
+        self.moved.notify_waiters();
+    }
+
+    fn flushed(&self, flush: Flush, removed: u64) {
         tracing::warn!(ring_shard = %self.name, reason = flush.reason, names = removed, "flushed key spaces of a ring shard");
-        counter!(names::FLUSHES, names::RING_SHARD => self.name.to_string(), names::REASON => flush.reason)
-            .increment(1);
-        counter!(names::FLUSHED_KEYS, names::RING_SHARD => self.name.to_string()).increment(removed);
-        backoff.reset();
+        let name = || self.name.to_string();
+        counter!(names::FLUSHES, names::RING_SHARD => name(), names::REASON => flush.reason).increment(1);
+        counter!(names::FLUSHED_KEYS, names::RING_SHARD => name()).increment(removed);
         self.set_healthy(true);
         {
             let mut state = self.lock();
             state.under_way -= 1;
+            // What it stands for is not noted one by one.
+            state.recent.begin_again(Instant::now());
             if state.flush.is_none() {
-                gauge!(names::DELIVERY_DIRTY, names::RING_SHARD => self.name.to_string()).set(0.0);
+                gauge!(names::DELIVERY_DIRTY, names::RING_SHARD => name()).set(0.0);
             }
         }
         flush.parts.into_iter().for_each(Part::done);
         self.moved.notify_waiters();
     }
 
-    fn failed(&self, error: &ShardError, backoff: &mut Backoff) {
+    fn not_flushed(&self, flush: Flush, error: &ShardError) {
+        self.failed(error);
+        {
+            let mut state = self.lock();
+            state.under_way -= 1;
+            state.add_flush(flush);
+        }
+        self.moved.notify_waiters();
+    }
+
+    fn failed(&self, error: &ShardError) {
         counter!(names::DELIVERY_RETRIES, names::RING_SHARD => self.name.to_string()).increment(1);
         if self.healthy() || !error.is_retryable() {
             tracing::warn!(ring_shard = %self.name, %error, "a ring shard does not take commands, they wait");
         }
         self.set_healthy(false);
-        backoff.grow(matches!(error, ShardError::Unavailable { .. }));
+        self.moved.notify_waiters();
     }
 
     fn take_flush(&self) -> Option<Flush> {
@@ -297,16 +401,29 @@ impl Queue {
         Some(flush)
     }
 
-    fn flush_waits(&self) -> bool {
-        self.lock().flush.is_some()
+    /// Whether anything is to be done before the next batch.
+    fn is_held(&self) -> bool {
+        let state = self.lock();
+        state.flush.is_some() || state.stage != Stage::Open
+    }
+
+    fn has_waiting(&self) -> bool {
+        let state = self.lock();
+        !state.waiting.is_empty() || state.flush.is_some()
+    }
+
+    /// When the next batch is due that waits for its time.
+    fn next_due(&self) -> Option<Instant> {
+        self.lock().delayed.first_key_value().map(|((at, _), _)| *at)
     }
 
     /// Takes the next batch; a refresh only when nothing else is under way. Batches that nobody waits for are dropped.
     fn take(&self, idle: bool) -> Option<Item> {
         let mut state = self.lock();
+        state.wake(Instant::now());
         loop {
             let next = state.waiting.front()?;
-            if next.part.given_up() {
+            if next.given_up() {
                 if let Some(item) = state.waiting.pop_front() {
                     state.commands -= item.commands.len();
                 }
@@ -324,6 +441,10 @@ impl Queue {
         if self.healthy.swap(healthy, Ordering::AcqRel) != healthy && healthy {
             tracing::info!(ring_shard = %self.name, "a ring shard takes commands again");
         }
+    }
+
+    fn replicas(&self) -> Option<Replicas> {
+        self.limits.replicas
     }
 
     fn count(&self, applied: &Applied) {
@@ -352,6 +473,61 @@ impl Queue {
 }
 
 impl State {
+    /// Passes an item on where it can be delivered.
+    fn admit(&mut self, item: Item) -> Option<Item> {
+        match self.stage {
+            Stage::Open => Some(item),
+            Stage::Retired => {
+                item.done();
+                None
+            }
+            // Its ticket resolves to an error.
+            Stage::Broken => None,
+        }
+    }
+
+    fn enqueue(&mut self, mut item: Item) {
+        item.number = self.next;
+        self.next += 1;
+        self.commands += item.commands.len();
+        self.waiting.push_back(item);
+    }
+
+    fn delay(&mut self, item: Item, at: Instant) {
+        self.delayed.insert((at, self.next), item);
+        self.next += 1;
+    }
+
+    /// Queues what has waited for its time until `now`.
+    fn wake(&mut self, now: Instant) {
+        while let Some(first) = self.delayed.first_entry()
+            && first.key().0 <= now
+        {
+            let item = first.remove();
+            self.enqueue(item);
+        }
+    }
+
+    /// Queues commands ahead of everything else, and once more later where they settle.
+    fn redeliver(&mut self, commands: &[Command], now: Instant) {
+        let item = |commands: Vec<Command>| Item { commands: commands.into(), part: None, deadline_ms: 0, number: 0 };
+        for batch in commands.chunks(BATCH).rev() {
+            self.commands += batch.len();
+            self.waiting.push_front(item(batch.to_vec()));
+        }
+        let mut later: BTreeMap<Instant, Vec<Command>> = BTreeMap::new();
+        for command in commands {
+            if let Some(after) = command.repeated_after() {
+                later.entry(now + after).or_default().push(command.clone());
+            }
+        }
+        for (at, commands) in later {
+            for batch in commands.chunks(BATCH) {
+                self.delay(item(batch.to_vec()), at);
+            }
+        }
+    }
+
     fn add_flush(&mut self, more: Flush) {
         match &mut self.flush {
             Some(flush) => {
@@ -361,21 +537,15 @@ impl State {
             None => self.flush = Some(more),
         }
     }
-}
 
-impl Item {
-    fn is_refresh(&self) -> bool {
-        self.commands.iter().any(|command| matches!(command.action, Action::Refresh { .. }))
-    }
-
-    /// What to send after an error: a refresh that the server refuses (it is out of memory, say) becomes a drop, which
-    /// is always right; anything else is sent again.
-    fn after(self, error: &ShardError) -> Self {
-        if !matches!(error, ShardError::Rejected { .. }) || !self.is_refresh() {
-            return self;
-        }
-        let drops = self.commands.iter().map(|c| Command::drop_entry(c.key.clone(), c.space.clone()));
-        Self { commands: drops.collect(), ..self }
+    /// Takes everything out that waits.
+    fn end(&mut self, stage: Stage) -> (Vec<Item>, Option<Flush>) {
+        self.stage = stage;
+        self.commands = 0;
+        self.under_way = 0;
+        let delayed = std::mem::take(&mut self.delayed);
+        let items = std::mem::take(&mut self.waiting).into_iter().chain(delayed.into_values()).collect();
+        (items, self.flush.take())
     }
 }
 

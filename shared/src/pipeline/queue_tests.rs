@@ -1,8 +1,13 @@
 //! What no server shows at will, on a scripted ring shard and paused time.
 
 use std::sync::atomic::AtomicUsize;
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use tokio_util::sync::CancellationToken;
 
 use super::super::ticket::Ticket;
+use super::courier::DEPTH;
 use super::*;
 use crate::command::Image;
 use crate::key::{CacheKey, KeySpace, Template};
@@ -13,6 +18,9 @@ use crate::version::Version;
 struct Scripted {
     down: AtomicBool,
     refuses_refreshes: AtomicBool,
+    panics: AtomicBool,
+    /// No replica has what it acknowledges.
+    alone: AtomicBool,
     applied: Mutex<Vec<String>>,
     flushed: Mutex<Vec<String>>,
     under_way: AtomicUsize,
@@ -36,6 +44,7 @@ impl RingShard for Scripted {
             self.most_under_way.fetch_max(under_way, Ordering::SeqCst);
             tokio::time::sleep(Duration::from_millis(1)).await;
             self.under_way.fetch_sub(1, Ordering::SeqCst);
+            assert!(!self.panics.load(Ordering::SeqCst), "planted");
             if self.down.load(Ordering::SeqCst) {
                 return Err(self.error());
             }
@@ -65,6 +74,16 @@ impl RingShard for Scripted {
     fn reachable(&self, within: Duration) -> BoxFuture<'_, ()> {
         Box::pin(tokio::time::sleep(within))
     }
+
+    fn replicated(&self, _: u32, within: Duration) -> BoxFuture<'_, Result<(), ShardError>> {
+        Box::pin(async move {
+            if !self.alone.load(Ordering::SeqCst) {
+                return Ok(());
+            }
+            tokio::time::sleep(within).await;
+            Err(ShardError::Rejected { shard: "a".into(), code: "NOREPLICAS".into(), text: "0 of 1".into() })
+        })
+    }
 }
 
 fn space() -> Arc<KeySpace> {
@@ -88,19 +107,28 @@ struct Running {
 }
 
 fn run(capacity: usize, down: bool) -> Running {
+    run_with(Limits { capacity, ..Limits::default() }, down)
+}
+
+fn run_with(limits: Limits, down: bool) -> Running {
     let shard = Arc::new(Scripted::default());
     shard.down.store(down, Ordering::SeqCst);
-    let queue = Arc::new(Queue::new("a".into(), Arc::new(BTreeSet::from(["p:".to_owned()])), capacity));
+    let queue = Arc::new(Queue::new("a".into(), Arc::new(BTreeSet::from(["p:".to_owned()])), limits));
     let stop = CancellationToken::new();
     let (delivering, target, stopping) = (queue.clone(), shard.clone(), stop.clone());
-    let task = tokio::spawn(async move { delivering.deliver(target, stopping).await });
+    let task = tokio::spawn(async move {
+        tokio::select! {
+            () = stopping.cancelled() => {}
+            () = delivering.deliver(target) => {}
+        }
+    });
     Running { queue, shard, stop, task }
 }
 
 impl Running {
     fn push(&self, commands: Arc<[Command]>) -> Ticket {
         let (ticket, mut parts) = Ticket::new([0]);
-        self.queue.push(Item { commands, part: parts.remove(0), deadline_ms: 0 });
+        self.queue.push(Item::new(commands, parts.remove(0), 0));
         ticket
     }
 
@@ -209,4 +237,110 @@ async fn stopping_abandons_what_is_left() {
     running.end().await;
     drop(queue);
     assert!(ticket.await.is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_failed_is_sent_again_in_its_order() {
+    let running = run(1000, true);
+    let tickets: Vec<_> = (0..12).map(|n| running.push(drops(&[&format!("p:{n:02}")]))).collect();
+    // Several rounds of failures, the first of which has more than one batch under way.
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    running.shard.down.store(false, Ordering::SeqCst);
+    for ticket in tickets {
+        ticket.await.unwrap();
+    }
+    let expected: Vec<_> = (0..12).map(|n| format!("p:{n:02}")).collect();
+    assert_eq!(running.shard.applied(), expected);
+    running.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_settles_is_delivered_at_its_time() {
+    let running = run(1000, false);
+    let (mut ticket, mut parts) = Ticket::new([0]);
+    let begun = Instant::now();
+    running.queue.push_at(Item::new(drops(&["p:1"]), parts.remove(0), 0), begun + Duration::from_secs(3));
+    assert!(tokio::time::timeout(Duration::from_millis(2900), &mut ticket).await.is_err());
+    ticket.await.unwrap();
+    assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
+    running.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_queue_that_retires_lets_go_of_what_waits_and_of_what_comes() {
+    let running = run(3, true);
+    let mut tickets: Vec<_> = (0..10).map(|n| running.push(drops(&[&format!("p:{n}")]))).collect();
+    let (settling, mut parts) = Ticket::new([0]);
+    running.queue.push_at(Item::new(drops(&["p:later"]), parts.remove(0), 0), Instant::now() + Duration::from_secs(99));
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    tickets.push(settling);
+    running.queue.retire();
+    tickets.push(running.push(drops(&["p:after"])));
+    for ticket in tickets {
+        ticket.await.unwrap();
+    }
+    tokio::time::timeout(Duration::from_secs(60), running.task).await.expect("the task ends").unwrap();
+    assert!(running.shard.applied().is_empty());
+    let (late, mut parts) = Ticket::new([0]);
+    running.queue.push_flush(BTreeSet::from(["p:".to_owned()]), parts.remove(0), "gap");
+    late.await.unwrap();
+    assert_eq!(running.queue.pending(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_task_that_panics_abandons_every_ticket_and_is_told() {
+    let (tasks, running) = (crate::pipeline::tasks::Tasks::default(), run(1000, false));
+    running.shard.panics.store(true, Ordering::SeqCst);
+    running.task.abort();
+    let (queue, shard, broken) = (running.queue.clone(), running.shard.clone(), running.queue.clone());
+    let waits = running.push(drops(&["p:0"]));
+    let (settles, mut parts) = Ticket::new([0]);
+    queue.push_at(Item::new(drops(&["p:later"]), parts.remove(0), 0), Instant::now() + Duration::from_secs(99));
+    let delivering = queue.clone();
+    let task = tasks.spawn(async move { delivering.deliver(shard).await }, move || broken.break_off());
+    tasks.broken().await;
+    assert!(task.await.unwrap_err().is_panic());
+    assert!(waits.await.is_err() && settles.await.is_err());
+    let (after, mut parts) = Ticket::new([0]);
+    queue.push(Item::new(drops(&["p:1"]), parts.remove(0), 0));
+    assert!(after.await.is_err());
+    // Nobody who waits for the queue hangs.
+    queue.room(0).await;
+    queue.drained().await;
+    assert!(!queue.healthy());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_takeover_shortly_after_a_fail_over_flushes() {
+    let running = run(1000, false);
+    running.push(drops(&["p:1"])).await.unwrap();
+    running.queue.recover(Loss::Since(Instant::now()), Instant::now());
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(running.shard.applied(), ["p:1", "p:1"], "delivered again");
+    running.queue.took_over(Instant::now());
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(*running.shard.flushed.lock().unwrap(), ["p:"]);
+    // What another process delivered until then is not known here.
+    let lost_since = Instant::now() - Duration::from_secs(2);
+    running.queue.recover(Loss::Since(lost_since), Instant::now());
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(running.shard.flushed.lock().unwrap().len(), 2);
+    running.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_waits_for_replicas_and_counts_as_undelivered_until_they_have_it() {
+    let replicas = Some(Replicas { count: 1, within: Duration::from_millis(10) });
+    let running = run_with(Limits { replicas, ..Limits::default() }, false);
+    running.shard.alone.store(true, Ordering::SeqCst);
+    let mut tickets: Vec<_> = (0..6).map(|n| running.push(drops(&[&format!("p:{n}")]))).collect();
+    for ticket in &mut tickets {
+        assert!(tokio::time::timeout(Duration::from_secs(5), ticket).await.is_err(), "no replica has it");
+    }
+    assert!(!running.queue.healthy(), "reported like one that is down");
+    running.shard.alone.store(false, Ordering::SeqCst);
+    for ticket in tickets {
+        ticket.await.unwrap();
+    }
+    running.end().await;
 }

@@ -44,6 +44,8 @@ pub(super) struct Dialer {
 #[derive(Clone, Debug)]
 pub(super) struct Status {
     pub(super) up: usize,
+    /// Connections that were made so far.
+    pub(super) made: u64,
     pub(super) reason: Arc<str>,
     pub(super) hopeless: bool,
 }
@@ -75,7 +77,7 @@ impl Dialer {
             access,
             command_timeout: options.command_timeout,
             connect_timeout: options.connect_timeout,
-            status: watch::Sender::new(Status { up: 0, reason: "not connected yet".into(), hopeless: false }),
+            status: watch::Sender::new(Status { up: 0, made: 0, reason: "not connected yet".into(), hopeless: false }),
             refused: AtomicBool::new(false),
             several,
             tracking: None,

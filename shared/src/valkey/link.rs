@@ -71,6 +71,23 @@ impl Links {
         if self.dialer.ready(within).await { Ok(()) } else { Err(self.unavailable()) }
     }
 
+    /// The number of connections that were made so far.
+    pub(super) fn connects(&self) -> u64 {
+        self.dialer.status.borrow().made
+    }
+
+    /// Asks the same over every connection that lives, behind each of which another server may stand.
+    pub(super) async fn ask_each(&self, command: &Cmd) -> Result<Vec<Value>, ShardError> {
+        let mut answers = Vec::with_capacity(self.slots.len());
+        for live in self.slots.iter().filter_map(|slot| slot.0.load_full()) {
+            match self.send_by(&live, command).await? {
+                Value::ServerError(error) => return Err(self.rejected(&error)),
+                answer => answers.push(answer),
+            }
+        }
+        if answers.is_empty() { Err(self.unavailable()) } else { Ok(answers) }
+    }
+
     /// Whether any connection lives.
     #[cfg(feature = "cluster")]
     pub(super) fn is_up(&self) -> bool {
@@ -212,6 +229,7 @@ async fn keep(dialer: Arc<Dialer>, slot: Arc<Slot>) {
                 dialer.meters.connects.increment(1);
                 dialer.note(|status| {
                     status.up += 1;
+                    status.made += 1;
                     status.hopeless = false;
                 });
 
