@@ -55,13 +55,17 @@ impl Bench {
 
     /// Takes the lease, which is created where it is missing, and begins to read.
     async fn read(&self, shard: &str) -> tokio::task::JoinHandle<Exit> {
+        self.read_from(shard, Origin::First).await
+    }
+
+    async fn read_from(&self, shard: &str, origin: Origin) -> tokio::task::JoinHandle<Exit> {
         let new = Lease::new(self.shared.name.lease(&shard.into()));
         self.leases.create(&new).await.unwrap();
         let lease = self.lease(shard).await.unwrap();
         let held = self.leases.take(&lease, &self.shared.owner).await.unwrap();
         let line = self.health.shard(&self.shared.table, &shard.into());
         let (consumer, from) = Consumer::new(self.shared.clone(), held, line);
-        tokio::spawn(consumer.run(from, self.stop.clone()))
+        tokio::spawn(consumer.coming_from(origin).run(from, self.stop.clone()))
     }
 }
 
@@ -273,4 +277,47 @@ async fn an_abandoned_page_stops_the_reading_before_its_checkpoint() {
     bench.recorder.abandon();
     assert_eq!(reading.await.unwrap(), Exit::Abandoned);
     assert_eq!(bench.checkpoint("s").await, Checkpoint::TrimHorizon);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_orphan_flushes_once_its_first_page_was_read_and_before_that_is_handed_over() {
+    let bench = Bench::new();
+    bench.source.shard("s", Some("gone"), &[7, 8]);
+    bench.source.fail(StreamError::Other("internal".into()));
+    let _reading = bench.read_from("s", Origin::Orphan).await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(bench.recorder.flushed(), ["products"]);
+    assert_eq!(bench.recorder.records(), [7, 8]);
+    assert_eq!(bench.checkpoint("s").await, at(8));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_child_whose_first_records_were_trimmed_unread_is_a_gap() {
+    let bench = Bench::new();
+    bench.source.shard("s", Some("parent"), &[3, 4, 5]);
+    bench.source.begins("s", 3);
+    bench.source.trim("s", 5);
+    while bench.shared.discovery.newest().is_none() {
+        tokio::time::sleep(MS).await;
+    }
+    let _reading = bench.read_from("s", Origin::Continued).await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(bench.recorder.flushed(), ["products"]);
+    assert_eq!(bench.recorder.records(), [5]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_child_that_is_all_there_is_read_from_its_beginning() {
+    let bench = Bench::new();
+    bench.source.shard("s", Some("parent"), &[3, 4]);
+    bench.source.begins("s", 2);
+    while bench.shared.discovery.newest().is_none() {
+        tokio::time::sleep(MS).await;
+    }
+    let _reading = bench.read_from("s", Origin::Continued).await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert!(bench.recorder.flushed().is_empty());
+    assert_eq!(bench.recorder.records(), [3, 4]);
+    let first = bench.source.opened().into_iter().map(|(_, position)| position).next();
+    assert_eq!(first, Some(Position::AtSequence("2".parse().unwrap())));
 }

@@ -3,6 +3,7 @@
 //! Every DescribeStream call of a stream is made by one task, so that one pace holds for all of them: it slows down when
 //! the service throttles, and a listing of many pages goes on with the page that was refused.
 
+mod board;
 mod wants;
 
 use std::collections::BTreeSet;
@@ -11,14 +12,13 @@ use std::time::Duration;
 
 use metrics::counter;
 use ringtide_core::metrics as names;
-use ringtide_core::record::Stream;
-use tokio::sync::watch;
+use ringtide_core::record::{SequenceNumber, Stream};
 use tokio::time::Instant;
 
-use crate::lineage;
 use crate::pace::Rate;
 use crate::stream::{Gathering, Listing, ShardId, StreamError, StreamSource};
 
+use board::Board;
 use wants::{Look, Wants};
 
 /// Two listings on demand begin at least so far apart.
@@ -39,7 +39,9 @@ const PATIENCE_WHEN_OFF: Duration = Duration::from_secs(5);
 /// The newest listing of one stream, and a way to ask for a newer one.
 #[derive(Clone, Debug)]
 pub(crate) struct Discovery {
-    listing: watch::Receiver<Option<Arc<Listing>>>,
+    board: Arc<Board>,
+    /// The version of the listing that [`Discovery::changed`] told of last.
+    seen: u64,
     wants: Arc<Wants>,
 }
 
@@ -48,7 +50,7 @@ pub(crate) struct Lister {
     source: Arc<dyn StreamSource>,
     stream: Arc<Stream>,
     interval: Duration,
-    listing: watch::Sender<Option<Arc<Listing>>>,
+    board: Arc<Board>,
     wants: Arc<Wants>,
     rate: Rate,
     next_call: Instant,
@@ -70,13 +72,12 @@ enum Filter {
 impl Discovery {
     /// Prepares the listing of a stream; nothing is listed until [`Lister::run`].
     pub(crate) fn new(source: Arc<dyn StreamSource>, stream: Arc<Stream>, interval: Duration) -> (Self, Lister) {
-        let (sender, listing) = watch::channel(None);
-        let wants = Arc::new(Wants::default());
+        let (board, wants) = (Arc::new(Board::default()), Arc::new(Wants::default()));
         let lister = Lister {
             source,
             stream,
             interval,
-            listing: sender,
+            board: Arc::clone(&board),
             wants: Arc::clone(&wants),
             rate: Rate::new(FEWEST_CALLS, MOST_CALLS),
             next_call: Instant::now(),
@@ -84,12 +85,22 @@ impl Discovery {
             pages: 1,
             filter: Filter::Untried,
         };
-        (Self { listing, wants }, lister)
+        (Self { board, seen: 0, wants }, lister)
     }
 
     /// The newest listing; `None` before the first.
     pub(crate) fn newest(&self) -> Option<Arc<Listing>> {
-        self.listing.borrow().clone()
+        self.board.newest()
+    }
+
+    /// Where a stream shard begins, as far as the listing tells; `None` where it is not listed.
+    pub(crate) fn beginning(&self, shard: &ShardId) -> Option<Option<SequenceNumber>> {
+        self.board.beginning(shard)
+    }
+
+    /// When the newest full listing was begun; now, before the first.
+    pub(crate) fn listed(&self) -> Instant {
+        self.board.listed().unwrap_or_else(Instant::now)
     }
 
     /// Asks for a listing soon.
@@ -99,9 +110,7 @@ impl Discovery {
 
     /// Waits for the next listing; never returns once the lister has ended.
     pub(crate) async fn changed(&mut self) {
-        if self.listing.changed().await.is_err() {
-            std::future::pending().await
-        }
+        self.seen = self.board.newer_than(self.seen).await;
     }
 
     /// Looks for the children of a stream shard until there are some or `patience` is over.
@@ -110,10 +119,9 @@ impl Discovery {
         let mut wanted = None;
         let began = Instant::now();
         loop {
-            let newest = discovery.listing.borrow_and_update().clone();
-            let on = newest.as_ref().is_none_or(|listing| listing.status.is_on());
-            let children = newest.map(|listing| lineage::children(&listing, shard)).unwrap_or_default();
-            let patience = if on { patience } else { patience.min(PATIENCE_WHEN_OFF) };
+            let (children, status, version) = self.board.children(shard);
+            discovery.seen = version;
+            let patience = if status.is_on() { patience } else { patience.min(PATIENCE_WHEN_OFF) };
             if !children.is_empty() || began.elapsed() >= patience {
                 return children;
             }
@@ -153,8 +161,7 @@ impl Lister {
     /// Lists all stream shards; a listing that fails is tried again until there is one.
     async fn list_all(&mut self) {
         self.wants.begun();
-        let mut gathering = Gathering::of_all();
-        let mut tries = 0;
+        let (mut gathering, mut begun, mut tries) = (Gathering::of_all(), Instant::now(), 0);
         loop {
             let page = self.call(&gathering).await;
             match page.and_then(|page| gathering.take(page)) {
@@ -162,12 +169,12 @@ impl Lister {
                 Ok(Some(listing)) => {
                     self.pages = gathering.pages();
                     self.retry = FIRST_RETRY_PAUSE;
-                    self.publish(listing, "listed");
+                    self.publish(listing, begun, "listed");
                     return;
                 }
                 Err(error @ StreamError::NotFound(_)) => {
                     tracing::error!(stream = self.stream.arn, %error, "stream is gone");
-                    self.publish(Listing::default(), error.reason());
+                    self.publish(Listing::default(), begun, error.reason());
                     return;
                 }
                 Err(error) => {
@@ -178,7 +185,7 @@ impl Lister {
                         self.next_call = Instant::now() + self.retry;
                         self.retry = (self.retry * 2).min(LONGEST_RETRY_PAUSE);
                         if tries >= PAGE_TRIES {
-                            (gathering, tries) = (Gathering::of_all(), 0);
+                            (gathering, begun, tries) = (Gathering::of_all(), Instant::now(), 0);
                         }
                     }
                 }
@@ -198,9 +205,7 @@ impl Lister {
                     self.count("filtered");
                     // A service that ignores the filter lists all of them, which does no harm.
                     found.shards.retain(|shard| shard.id != *parent);
-                    self.listing.send_if_modified(|listing| {
-                        listing.as_mut().is_some_and(|listing| Arc::make_mut(listing).merge(found))
-                    });
+                    self.board.add(found);
                     return true;
                 }
                 Err(error) => {
@@ -240,9 +245,9 @@ impl Lister {
         page
     }
 
-    fn publish(&self, listing: Listing, outcome: &'static str) {
+    fn publish(&self, listing: Listing, begun: Instant, outcome: &'static str) {
         self.count(outcome);
-        self.listing.send_replace(Some(Arc::new(listing)));
+        self.board.publish(listing, begun);
     }
 
     fn count(&self, outcome: &'static str) {

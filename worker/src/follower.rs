@@ -222,7 +222,7 @@ impl Follower {
         if paused {
             return Ok((plan, true));
         }
-        let (held, list) = self.strays.hold(&plan, Instant::now());
+        let (held, list) = self.strays.hold(&plan, shared.discovery.listed(), Instant::now());
         if list {
             shared.discovery.want();
         }

@@ -103,11 +103,6 @@ fn a_lease_has_served_when_its_children_were_begun_and_it_is_not_listed() {
     assert_eq!(of("", "a=5"), "");
 }
 
-#[test]
-fn children_are_those_of_the_listing() {
-    assert_eq!(ids(&children(&listing("a b<a c<a d<b a<a"), &"a".into())), "b c");
-}
-
 #[track_caller]
 fn orphans(listed: &str, leased: &str) -> String {
     let plan = plan(&listing(listed), &leases(leased));

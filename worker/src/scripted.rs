@@ -44,6 +44,7 @@ struct Shard {
     poison: Vec<u64>,
     closed: bool,
     hidden: bool,
+    starting: Option<u64>,
 }
 
 const PAGE: usize = 2;
@@ -80,6 +81,11 @@ impl ScriptedStream {
 
     pub(crate) fn trim(&self, id: &str, to: u64) {
         self.change(id, |shard| shard.trimmed_to = to);
+    }
+
+    /// The stream shard's starting sequence number, which is not told otherwise.
+    pub(crate) fn begins(&self, id: &str, at: u64) {
+        self.change(id, |shard| shard.starting = Some(at));
     }
 
     /// These records cannot be read.
@@ -137,7 +143,13 @@ impl StreamSource for ScriptedStream {
     async fn shards_page(&self, _: &Stream, _: &ShardQuery) -> Result<ShardsPage, StreamError> {
         let state = self.state();
         let shown = state.shards.iter().filter(|(_, shard)| !shard.hidden);
-        let shards = shown.map(|(id, shard)| StreamShard { id: id.clone(), parent: shard.parent.clone(), starting: None }).collect();
+        let shards = shown
+            .map(|(id, shard)| StreamShard {
+                id: id.clone(),
+                parent: shard.parent.clone(),
+                starting: shard.starting.map(number),
+            })
+            .collect();
         Ok(ShardsPage { shards, ..ShardsPage::default() })
     }
 

@@ -68,6 +68,7 @@ impl Table {
     pub(crate) async fn run(mut self, found: Found) -> Result<(), TableFailed> {
         let stop = self.stop.clone();
         let mut current = tokio::select! {
+            biased;
             begun = self.begin(&found) => begun?,
             () = stop.cancelled() => return Ok(()),
         };
@@ -99,6 +100,7 @@ impl Table {
                     };
                     if let Some(newest) = newest.filter(|newest| self.replaces(newest, &current)) {
                         tokio::select! {
+                            biased;
                             flushed = self.flush("new_stream", &newest) => flushed?,
                             () = stop.cancelled() => break,
                         }

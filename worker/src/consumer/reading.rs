@@ -67,15 +67,15 @@ impl Reader {
         tenure: Tenure,
     ) -> Self {
         let untouched = position == Checkpoint::TrimHorizon;
-        let beginning = shared.discovery.newest().and_then(|listing| listing.find(&shard)?.starting);
-        let (counts, lost) = match origin {
-            Origin::First => (false, None),
-            Origin::Continued => (true, None),
-            Origin::Orphan => {
-                let lost = StreamError::Trimmed(format!("the parent of {shard} is gone unread"));
-                (false, Some(lost).filter(|_| untouched))
-            }
+        let beginning = shared.discovery.beginning(&shard);
+        let lost = |why: &str| Some(StreamError::Trimmed(format!("{shard}: {why}"))).filter(|_| untouched);
+        let (counts, lost) = match (origin, beginning) {
+            (Origin::First, _) => (false, None),
+            (Origin::Continued, Some(_)) => (true, None),
+            (Origin::Continued, None) => (false, lost("it is not listed, and nothing was read of it")),
+            (Origin::Orphan, _) => (false, lost("its parent is gone unread")),
         };
+        let beginning = beginning.flatten();
         let (next_read, iterator, kept) = (Instant::now(), None, None);
         Self { shared, shard, pace, next_read, iterator, position, beginning, counts, lost, kept, tenure }
     }

@@ -21,13 +21,15 @@ pub(crate) struct Strays {
 }
 
 impl Strays {
-    /// Takes in a plan; tells which of its stream shards have to wait, and whether a new listing should be asked for.
-    pub(crate) fn hold(&mut self, plan: &Plan, now: Instant) -> (BTreeSet<ShardId>, bool) {
+    /// Takes in a plan of a listing that was begun at `listed`; tells which of its stream shards have to wait, and
+    /// whether a new listing should be asked for.
+    pub(crate) fn hold(&mut self, plan: &Plan, listed: Instant, now: Instant) -> (BTreeSet<ShardId>, bool) {
         self.since.retain(|shard, _| plan.strays.contains(shard));
         for stray in &plan.strays {
             self.since.entry(stray.clone()).or_insert(now);
         }
-        let waits = |since: &Instant| now.duration_since(*since) < PATIENCE;
+        // While listings fail, no patience is enough.
+        let waits = |since: &Instant| listed < *since + PATIENCE;
         let held: BTreeSet<ShardId> =
             self.since.iter().filter(|(_, since)| waits(since)).map(|(shard, _)| shard.clone()).collect();
         let ask = !held.is_empty() && self.asked.is_none_or(|asked| now.duration_since(asked) >= LOOK_AGAIN);
@@ -49,10 +51,12 @@ mod tests {
         let plan = |strays: &[&str]| Plan { strays: strays.iter().map(|s| (*s).into()).collect(), ..Plan::default() };
         let held = |ids: &[&str]| ids.iter().map(|id| ShardId::from(*id)).collect::<BTreeSet<_>>();
         let mut strays = Strays::default();
-        assert_eq!(strays.hold(&plan(&["a"]), at(0)), (held(&["a"]), true));
-        assert_eq!(strays.hold(&plan(&["a", "b"]), at(500)), (held(&["a", "b"]), false));
-        assert_eq!(strays.hold(&plan(&["a", "b"]), at(5_100)), (held(&["b"]), true), "a has waited enough");
-        assert_eq!(strays.hold(&plan(&[]), at(5_200)), (held(&[]), false), "the parent of b was shown");
-        assert_eq!(strays.hold(&plan(&["b"]), at(9_000)), (held(&["b"]), true));
+        let mut hold = |ids: &[&str], listed, now| strays.hold(&plan(ids), at(listed), at(now));
+        assert_eq!(hold(&["a"], 0, 0), (held(&["a"]), true));
+        assert_eq!(hold(&["a", "b"], 400, 500), (held(&["a", "b"]), false));
+        assert_eq!(hold(&["a", "b"], 400, 5_050), (held(&["a", "b"]), true), "there is no newer listing");
+        assert_eq!(hold(&["a", "b"], 5_060, 5_100), (held(&["b"]), false), "a has waited enough");
+        assert_eq!(hold(&[], 5_200, 5_200), (held(&[]), false), "the parent of b was shown");
+        assert_eq!(hold(&["b"], 9_000, 9_000), (held(&["b"]), true));
     }
 }

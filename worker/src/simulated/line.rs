@@ -22,12 +22,13 @@ struct State {
     rng: fastrand::Rng,
     hung_until: Instant,
     cut_until: Instant,
+    abandoned: bool,
 }
 
 impl Line {
     pub(super) fn new(world: Arc<Mutex<World>>, worker: u32, seed: u64, flaw: Flaw) -> Self {
         let now = Instant::now();
-        let state = State { rng: fastrand::Rng::with_seed(seed), hung_until: now, cut_until: now };
+        let state = State { rng: fastrand::Rng::with_seed(seed), hung_until: now, cut_until: now, abandoned: false };
         Self { world, state: Arc::new(Mutex::new(state)), flaw, worker }
     }
 
@@ -44,6 +45,15 @@ impl Line {
     pub(super) fn heal(&self) {
         let mut state = self.state.lock().unwrap();
         (state.hung_until, state.cut_until) = (Instant::now(), Instant::now());
+    }
+
+    /// The worker's pipeline delivers nothing any more.
+    pub(super) fn abandon(&self) {
+        self.state.lock().unwrap().abandoned = true;
+    }
+
+    pub(super) fn is_abandoned(&self) -> bool {
+        self.state.lock().unwrap().abandoned
     }
 
     pub(super) fn is_cut(&self) -> bool {

@@ -51,6 +51,11 @@ pub(super) enum Event {
         down: Duration,
         renamed: bool,
     },
+    /// A worker\'s pipeline ends under it; the process goes down with that.
+    Abandon {
+        worker: usize,
+        down: Duration,
+    },
     Stop {
         worker: usize,
         down: Duration,
@@ -141,7 +146,7 @@ fn trouble(rng: &mut fastrand::Rng) -> Event {
     let worker = rng.usize(..3);
     let shard = rng.usize(..1_000);
     let down = millis(rng, &[500, 5_000, 12_000]);
-    match rng.u8(..32) {
+    match rng.u8(..40) {
         0..4 => Event::Crash { worker, down, renamed: rng.bool() },
         4..6 => Event::Stop { worker, down },
         6..10 => Event::Hang { worker, time: millis(rng, &[1_000, 6_000, 12_000]) },
@@ -153,10 +158,11 @@ fn trouble(rng: &mut fastrand::Rng) -> Event {
             let service = [Service::Reads, Service::Listings, Service::Leases][rng.usize(..3)];
             Event::Disturb { service, time: millis(rng, &[500, 3_000, 9_000]) }
         }
-        24..26 => Event::Trim { age: millis(rng, &[0, 3_000, 10_000]), forget: rng.bool() },
-        26..28 => Event::ExpireIterators,
-        28..30 => Event::Hide { shard, time: millis(rng, &[1_000, 6_000]) },
-        30 => Event::NewStream { off: millis(rng, &[0, 3_000]), enabling: millis(rng, &[0, 3_000]) },
+        24..29 => Event::Trim { age: millis(rng, &[0, 500, 3_000]), forget: rng.bool() },
+        29..31 => Event::ExpireIterators,
+        31..33 => Event::Hide { shard, time: millis(rng, &[1_000, 6_000]) },
+        33..35 => Event::NewStream { off: millis(rng, &[0, 3_000]), enabling: millis(rng, &[0, 3_000]) },
+        35..37 => Event::Abandon { worker, down },
         _ => Event::Outage { down: millis(rng, &[3_000, 10_000]), writes: rng.u8(2..12) },
     }
 }

@@ -35,9 +35,12 @@ impl Ring {
         let (done, delivered) = oneshot::channel();
         let mut under_way = self.under_way.lock().unwrap();
         while under_way.try_join_next().is_some() {}
+        let line = self.line.clone();
         under_way.spawn(async move {
             work.await;
-            let _given_up = done.send(());
+            if !line.is_abandoned() {
+                let _given_up = done.send(());
+            }
         });
         Box::pin(async move { delivered.await.map_err(|_| Abandoned) })
     }

@@ -38,6 +38,7 @@ struct Run {
 #[derive(Clone, Copy)]
 enum Later {
     Start(usize),
+    Crash(usize),
     EnableStream(Duration),
     /// Trims everything, and starts everybody.
     EndOutage,
@@ -61,6 +62,7 @@ async fn simulate(seed: u64, flaw: Flaw, with_log: bool) -> Outcome {
     for worker in 0..plan.workers {
         run.fleet.start(worker);
     }
+    run.until_all_is_read().await;
     let began = Instant::now();
     for (at, event) in &plan.events {
         run.until(began + *at).await;
@@ -101,6 +103,17 @@ impl Run {
         world.ledger.violation.clone()
     }
 
+    /// Waits for the first read of everything: what was lost before a stream's very first start nobody misses.
+    async fn until_all_is_read(&self) {
+        let read = || {
+            let world = self.world.lock().unwrap();
+            world.cloud.streams[0].shards.values().all(|shard| shard.first_read.is_some())
+        };
+        while !read() {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
     /// Lets time pass, with what was put off until then.
     async fn until(&mut self, at: Instant) {
         while let Some(next) = self.later.iter().map(|(at, _)| *at).min().filter(|next| *next <= at) {
@@ -108,6 +121,7 @@ impl Run {
             let index = self.later.iter().position(|(at, _)| *at == next).unwrap();
             match self.later.remove(index).1 {
                 Later::Start(worker) => self.fleet.start(worker),
+                Later::Crash(worker) => self.fleet.crash(worker, false),
                 Later::EnableStream(enabling) => self.world.lock().unwrap().cloud.enable_stream(1, enabling),
                 Later::EndOutage => {
                     self.world.lock().unwrap().cloud.trim(Instant::now(), true);
@@ -139,7 +153,11 @@ impl Run {
                     world.cloud.split(shard, children, visible, filter_lag);
                 }
             }
-            Event::Hide { shard, time } => world.cloud.hide(shard, now + time),
+            Event::Hide { shard, time } => {
+                // Whether one that is not listed still has all of its records cannot be told.
+                world.ledger.gap_possible();
+                world.cloud.hide(shard, now + time);
+            }
             Event::Trim { age, forget } => {
                 world.ledger.gap_possible();
                 if let Some(before) = now.checked_sub(age) {
@@ -185,6 +203,15 @@ impl Run {
                 let worker = worker % self.fleet.size();
                 self.fleet.crash(worker, renamed);
                 self.after(down, Later::Start(worker));
+            }
+            Event::Abandon { worker, down } => {
+                drop(guard);
+                let worker = worker % self.fleet.size();
+                if let Some(line) = self.fleet.line(worker) {
+                    line.abandon();
+                    self.after(down / 2, Later::Crash(worker));
+                    self.after(down, Later::Start(worker));
+                }
             }
             Event::Stop { worker, down } => {
                 drop(guard);
@@ -257,6 +284,7 @@ fn name(event: &Event) -> &'static str {
         Event::ExpireIterators => "expire iterators",
         Event::NewStream { .. } => "new stream",
         Event::Crash { .. } => "crash",
+        Event::Abandon { .. } => "abandon",
         Event::Stop { .. } => "stop",
         Event::Hang { .. } => "hang",
         Event::Cut { .. } => "cut",

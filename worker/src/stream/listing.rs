@@ -86,17 +86,11 @@ impl StreamStatus {
 }
 
 impl Listing {
-    /// Finds a stream shard.
-    #[must_use]
-    pub fn find(&self, shard: &ShardId) -> Option<&StreamShard> {
-        self.shards.iter().find(|listed| listed.id == *shard)
-    }
-
     /// Takes in what a narrower listing has shown; tells whether there was anything new.
     pub fn merge(&mut self, narrower: Self) -> bool {
         let before = self.shards.len();
         for shard in narrower.shards {
-            if self.find(&shard.id).is_none() {
+            if !self.shards.iter().any(|listed| listed.id == shard.id) {
                 self.shards.push(shard);
             }
         }
