@@ -98,6 +98,20 @@ impl Discovery {
         self.board.beginning(shard)
     }
 
+    /// Where a stream shard begins; where the newest listing does not show it, another one is waited for.
+    pub(crate) async fn look_up(&self, shard: &ShardId, patience: Duration) -> Option<Option<SequenceNumber>> {
+        let (asked, mut discovery) = (Instant::now(), self.clone());
+        let looking = async {
+            while self.beginning(shard).is_none() && self.board.listed() < Some(asked) {
+                self.want();
+                discovery.changed().await;
+            }
+        };
+        // Without a newer listing the newest has to do.
+        let _late = tokio::time::timeout(patience, looking).await;
+        self.beginning(shard)
+    }
+
     /// When the newest full listing was begun; now, before the first.
     pub(crate) fn listed(&self) -> Instant {
         self.board.listed().unwrap_or_else(Instant::now)

@@ -43,9 +43,9 @@ mod replay;
 mod ring_shards;
 #[cfg(test)]
 mod scripted;
+pub mod shutdown;
 #[cfg(test)]
 mod simulated;
-pub mod shutdown;
 pub mod stream;
 mod supervisor;
 mod table;

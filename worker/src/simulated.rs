@@ -24,5 +24,6 @@ mod plan;
 mod ring;
 mod rollover;
 mod run;
+mod scale;
 mod source;
 mod world;

@@ -16,6 +16,9 @@ use crate::pace::{Pace, ReadOutcome};
 use crate::stream::policy::{self, AfterGap, Decision};
 use crate::stream::{Page, Position, ShardId, ShardIterator, StreamError};
 
+/// How long a stream shard that is not listed is looked for before its records count as lost.
+const LISTING_PATIENCE: Duration = Duration::from_secs(10);
+
 /// What one step came to.
 pub(super) enum Step {
     /// A page was read, and handed over where it had records.
@@ -48,6 +51,8 @@ pub(super) struct Reader {
     beginning: Option<SequenceNumber>,
     /// Whether every record counts from its beginning on: at TRIM_HORIZON those that are trimmed would go unnoticed.
     counts: bool,
+    /// The listing does not show it: where it begins is not known.
+    unlisted: bool,
     /// Records are lost, and the oldest one that is kept was not read yet.
     ///
     /// The gap is told once it was: what a flush that begins before that does not cover could be trimmed meanwhile.
@@ -68,16 +73,15 @@ impl Reader {
     ) -> Self {
         let untouched = position == Checkpoint::TrimHorizon;
         let beginning = shared.discovery.beginning(&shard);
-        let lost = |why: &str| Some(StreamError::Trimmed(format!("{shard}: {why}"))).filter(|_| untouched);
-        let (counts, lost) = match (origin, beginning) {
-            (Origin::First, _) => (false, None),
-            (Origin::Continued, Some(_)) => (true, None),
-            (Origin::Continued, None) => (false, lost("it is not listed, and nothing was read of it")),
-            (Origin::Orphan, _) => (false, lost("its parent is gone unread")),
+        let (counts, lost) = match origin {
+            Origin::First => (false, None),
+            Origin::Continued => (true, None),
+            Origin::Orphan => (false, Some(unread(&shard, "its parent is gone unread")).filter(|_| untouched)),
         };
+        let unlisted = untouched && counts && beginning.is_none();
         let beginning = beginning.flatten();
         let (next_read, iterator, kept) = (Instant::now(), None, None);
-        Self { shared, shard, pace, next_read, iterator, position, beginning, counts, lost, kept, tenure }
+        Self { shared, shard, pace, next_read, iterator, position, beginning, counts, unlisted, lost, kept, tenure }
     }
 
     /// Waits for the pace, reads a page and hands it over.
@@ -86,6 +90,9 @@ impl Reader {
     pub(super) async fn step(&mut self) -> Step {
         if let Some(page) = self.kept.take() {
             return self.hand_over(page).await;
+        }
+        if self.unlisted {
+            self.look_up().await;
         }
         tokio::time::sleep_until(self.next_read).await;
         let began = Instant::now();
@@ -104,6 +111,18 @@ impl Reader {
             }
             Err(error) => self.after(error),
         }
+    }
+
+    /// Another worker may have found it that listed later than this one.
+    async fn look_up(&mut self) {
+        match self.shared.discovery.look_up(&self.shard, LISTING_PATIENCE).await {
+            Some(beginning) => self.beginning = beginning,
+            None => {
+                self.counts = false;
+                self.lost = Some(unread(&self.shard, "it is not listed, and nothing was read of it"));
+            }
+        }
+        self.unlisted = false;
     }
 
     async fn read(&mut self) -> Result<Page, StreamError> {
@@ -180,6 +199,10 @@ impl Reader {
             Decision::Gap(AfterGap::End) => Step::Gap(error, AfterGap::End),
         }
     }
+}
+
+fn unread(shard: &ShardId, why: &str) -> StreamError {
+    StreamError::Trimmed(format!("{shard}: {why}"))
 }
 
 /// A page that repeats older records does not lead back.
