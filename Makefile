@@ -10,7 +10,7 @@ SAM_ENV := $(CURDIR)/target/sam
 export PATH := $(MINISTACK_ENV)/bin:$(PATH)
 export SAM_CLI_TELEMETRY := 0
 
-.PHONY: help demo local test fuzz fuzz-events fuzz-poller simulate simulate-scale bench check deployment advisories fmt setup valkey ministack sam
+.PHONY: help demo local test fuzz fuzz-events fuzz-poller simulate simulate-scale fleet bench check deployment advisories fmt setup valkey ministack sam
 
 help: ## Lists the targets.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | column -t -s $$'\t'
@@ -62,6 +62,9 @@ simulate: ## Fleets of workers on a simulated cloud, 1,000,000 seeds. SEEDS=… 
 
 simulate-scale: ## What a stream shard costs, with 10 to 10,000 of them: work per record, memory.
 	$(CARGO) test --release -p ringtide-worker --lib simulated::scale -- --nocapture --ignored
+
+fleet: valkey ministack ## Three worker processes that are killed, stopped and cut off, for 10 minutes. FOR=seconds SEED=…
+	RINGTIDE_FLEET_SECONDS=$${FOR:-600} RINGTIDE_FLEET_SEED=$${SEED:-1} $(CARGO) test -p ringtide-worker --all-features --test fleet -- --nocapture
 
 bench: valkey ## All benchmarks; the last lines are the ratios.
 	$(CARGO) bench -p ringtide-tests --bench ring

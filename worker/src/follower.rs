@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use metrics::counter;
@@ -15,7 +16,7 @@ use crate::deliver::Deliver;
 use crate::discovery::Lister;
 use crate::health::{Health, Part};
 use crate::lease::fleet::{Fleet, Holding, NextLook};
-use crate::lease::{Checkpoint, Lease, LeaseError};
+use crate::lease::{Checkpoint, Lease, LeaseError, Trace};
 use crate::lineage::{self, Plan, Strays};
 use crate::stream::{Listing, ShardId, StreamStatus};
 
@@ -48,9 +49,15 @@ pub(crate) struct Follower {
     superseded: CancellationToken,
     /// One task for each stream shard that is read here.
     consumers: JoinSet<(ShardId, Closed)>,
-    running: BTreeSet<ShardId>,
+    running: BTreeMap<ShardId, Running>,
     childless_since: BTreeMap<ShardId, Instant>,
     strays: Strays,
+}
+
+/// A stream shard that is being read here.
+struct Running {
+    stop: CancellationToken,
+    trace: Arc<Trace>,
 }
 
 /// How the reading of a stream shard ended.
@@ -77,7 +84,7 @@ impl Follower {
             fleet,
             superseded,
             consumers: JoinSet::new(),
-            running: BTreeSet::new(),
+            running: BTreeMap::new(),
             childless_since: BTreeMap::new(),
             strays: Strays::default(),
         }
@@ -218,6 +225,7 @@ impl Follower {
         let of_stream = all.iter().filter(|lease| lease.key.stream == shared.name);
         let leases: BTreeMap<ShardId, Lease> =
             of_stream.map(|lease| (lease.key.shard.clone(), lease.clone())).collect();
+        self.stop_what_is_stolen(&leases);
         let plan = lineage::plan(listing, &leases);
         if paused {
             return Ok((plan, true));
@@ -228,7 +236,7 @@ impl Follower {
         }
         let mut others = !held.is_empty();
         for (shard, parent) in &plan.start {
-            if self.running.contains(shard) || held.contains(shard) {
+            if self.running.contains_key(shard) || held.contains(shard) {
                 continue;
             }
             let lease = match leases.get(shard) {
@@ -252,10 +260,11 @@ impl Follower {
             match self.fleet.take(&lease).await {
                 Ok((held, holding)) => {
                     let line = self.health.shard(&shared.table, shard);
+                    let trace = held.trace();
                     let (consumer, from) = Consumer::new(shared.clone(), held, line);
                     let consumer = consumer.coming_from(plan.origin(shard));
                     let (shard, stop) = (shard.clone(), stop.child_token());
-                    self.running.insert(shard.clone());
+                    self.running.insert(shard.clone(), Running { stop: stop.clone(), trace });
                     let deliver = Arc::clone(&shared.deliver);
                     self.consumers.spawn(async move {
                         let exit = consumer.run(from, stop.clone());
@@ -274,6 +283,19 @@ impl Follower {
             }
         }
         Ok((plan, others))
+    }
+
+    /// Stops reading what others have taken, sooner than the next renewal would tell.
+    fn stop_what_is_stolen(&self, leases: &BTreeMap<ShardId, Lease>) {
+        for (shard, running) in &self.running {
+            let Some(lease) = leases.get(shard) else { continue };
+            // A listing may be older than this worker's own last write.
+            let newer = lease.counter > running.trace.counter.load(Ordering::Acquire);
+            if newer && lease.holder() != Some(&self.shared.owner) && !running.stop.is_cancelled() {
+                tracing::warn!(lease = %lease.key, "stream lease was taken by somebody else, its stream shard is no longer read here");
+                running.stop.cancel();
+            }
+        }
     }
 
     /// Reports closed stream shards without a child; tells whether one is fresh enough to look for it quickly.
