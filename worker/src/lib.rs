@@ -21,6 +21,8 @@
 
 mod audit;
 pub mod aws;
+#[cfg(test)]
+mod broken_tests;
 pub mod cli;
 mod consumer;
 pub mod deliver;

@@ -217,3 +217,42 @@ fn a_place_for_unreadable_records_is_read_by_its_scheme() {
         assert!(error.violations()[0].to_string().starts_with("park.to"), "{bad}: {error}");
     }
 }
+
+#[test]
+fn earlier_memberships_and_how_shards_are_delivered_to_are_read() {
+    let config = parse(&format!(
+        "ring.epoch = 3\n[[ring.earlier]]\nepoch = 1\nshards = [{{ name = \"b\", address = \"h:2\" }}]\n\
+         [delivery]\nredeliver_window = \"5m\"\nredeliver_keys = 0\ncheck_interval = \"1s\"\nwait_replicas = 2\n\
+         wait_timeout = \"100ms\"\nwatch = \"10s\"\n{MINIMAL}"
+    ))
+    .unwrap();
+    assert_eq!((config.earlier_rings.len(), config.earlier_rings[0].epoch), (1, 1));
+    let expected = Delivery {
+        redeliver_window: Duration::from_secs(300),
+        redeliver_keys: 0,
+        check_interval: Duration::from_secs(1),
+        wait_replicas: 2,
+        wait_timeout: Duration::from_millis(100),
+        watch: Duration::from_secs(10),
+    };
+    assert_eq!(config.delivery, expected);
+    assert_eq!(parse(MINIMAL).unwrap().delivery, Delivery::default());
+}
+
+#[test]
+fn what_cannot_be_delivered_by_is_refused_with_its_place() {
+    let text = "valkey = { cluster = true }\ndelivery = { wait_replicas = 1, wait_timeout = \"1s\", redeliver_keys = -1, x = 1 }\n\
+                [ring]\nepoch = 2\nshards = [{ name = \"a\", address = \"h:1\" }]\n\
+                [[ring.earlier]]\nepoch = 2\nshards = [{ name = \"a\" }, { name = \"b\", address = \"h:2\" }]\n";
+    let found = violations(text);
+    for place in [
+        "ring.earlier[0].shards[0].address: ",
+        "ring.earlier[0].epoch: ",
+        "delivery.x: ",
+        "delivery.wait_timeout: ",
+        "delivery.wait_replicas: ",
+        "delivery.redeliver_keys: ",
+    ] {
+        assert!(found.iter().any(|violation| violation.starts_with(place)), "{place} in {found:?}");
+    }
+}
