@@ -187,7 +187,6 @@ async fn a_restart_with_old_data_is_flushed_and_one_without_costs_nothing() {
     assert_eq!(cached(&mut raw).await.len(), 20);
     server.restart();
     let mut raw = server.raw().await;
-    assert_eq!(cached(&mut raw).await.len() as u64, ROWS, "what was saved is back");
     // Nothing is acknowledged by a server that is not known.
     let delivered = pipeline.deliver(&[record(0)], Instant::now() + LONG).await;
     assert_eq!(delivered.first_undelivered, None);

@@ -10,11 +10,11 @@ use ringtide_core::config::Config;
 use ringtide_core::pipeline::{Limits, Pipeline, RingShard};
 use ringtide_core::ring::{Ring, RingHistory, ShardName};
 use ringtide_core::route::Router;
-use ringtide_core::valkey::{Applied, ShardError};
+use ringtide_core::valkey::{Applied, Servers, ShardError};
 
 use crate::lease::{Checkpoint, LeaseStore, MemoryLeases, OwnerId};
 use crate::scripted::ScriptedStream;
-use crate::worker::{RunError, Worker};
+use crate::worker::{RunError, Stopped, Worker};
 
 const CONFIG: &str = r#"
 ring = { shards = [{ name = "a", address = "127.0.0.1:1" }] }
@@ -29,7 +29,10 @@ table = "products"
 space = "product"
 "#;
 
-struct Defective;
+/// Panics when a batch is sent, or before, when it is asked who it is.
+struct Defective {
+    when_asked: bool,
+}
 
 impl RingShard for Defective {
     fn apply<'a>(&'a self, _: &'a [Command], _: u64) -> BoxFuture<'a, Result<Applied, ShardError>> {
@@ -43,17 +46,22 @@ impl RingShard for Defective {
     fn reachable(&self, _: Duration) -> BoxFuture<'_, ()> {
         async {}.boxed()
     }
+
+    fn servers(&self) -> BoxFuture<'_, Result<Option<Servers>, ShardError>> {
+        assert!(!self.when_asked, "planted");
+        async { Ok(None) }.boxed()
+    }
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_delivery_task_that_panics_ends_the_worker_with_an_error() {
+/// Starts a worker on a stream shard with these records, and waits for its end.
+async fn ended(when_asked: bool, records: &[u64]) -> Result<Stopped, RunError> {
     let config = Config::parse(CONFIG, []).unwrap();
     let ring = RingHistory::new(Ring::new(config.ring.clone()).unwrap(), 1000);
-    let shard: Arc<dyn RingShard> = Arc::new(Defective);
+    let shard: Arc<dyn RingShard> = Arc::new(Defective { when_asked });
     let shards = [(ShardName::new("a"), shard)];
     let pipeline = Pipeline::start(Router::new(config.routes.clone()), ring, shards, Limits::default(), None);
     let (source, leases) = (ScriptedStream::new(), Arc::new(MemoryLeases::new()));
-    source.shard("s", None, &[2, 4]);
+    source.shard("s", None, records);
     let worker = Worker {
         source,
         leases: leases.clone(),
@@ -64,7 +72,17 @@ async fn a_delivery_task_that_panics_ends_the_worker_with_an_error() {
     };
     let worker = worker.start(&config).await.unwrap();
     let ended = tokio::time::timeout(Duration::from_secs(120), worker.join()).await.expect("it ends by itself");
-    assert_eq!(ended, Err(RunError::PipelineGone));
     let stored = leases.list().await.unwrap();
     assert!(stored.iter().all(|lease| lease.checkpoint == Checkpoint::TrimHorizon), "nothing was delivered");
+    ended
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_delivery_task_that_panics_ends_the_worker_with_an_error() {
+    assert_eq!(ended(false, &[2, 4]).await, Err(RunError::PipelineGone));
+}
+
+#[tokio::test(start_paused = true)]
+async fn also_where_nothing_waits_for_it() {
+    assert_eq!(ended(true, &[]).await, Err(RunError::PipelineGone));
 }
