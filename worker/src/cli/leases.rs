@@ -139,7 +139,7 @@ impl List {
         };
         let rows: Vec<Vec<String>> = lines.iter().map(row).collect();
         output.table(&["table", "stream shard", "owner", "checkpoint", "counter", "parent"], &rows)?;
-        output.line(format!("{} leases", lines.len()))?;
+        output.line(operator::leases(lines.len()))?;
         Ok(Exit::Ok)
     }
 }
@@ -280,7 +280,7 @@ pub(super) fn print(output: Output, written: &[Written], dry_run: bool) -> std::
     output.table(&["table", "stream shard", "was", if dry_run { "would be" } else { "now" }], &rows)?;
     output.line(match (written.len(), dry_run) {
         (0, _) => "no checkpoint stands after the place asked for: nothing to set back".to_owned(),
-        (count, true) => format!("{count} leases would be written"),
-        (count, false) => format!("{count} leases written; workers go on from there"),
+        (count, true) => format!("{} would be written", operator::leases(count)),
+        (count, false) => format!("{} written; workers go on from there", operator::leases(count)),
     })
 }

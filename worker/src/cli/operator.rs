@@ -75,6 +75,11 @@ pub(super) fn exit(outcome: Result<Exit, Refusal>) -> std::io::Result<Exit> {
     }
 }
 
+/// So many leases, for people.
+pub(super) fn leases(count: usize) -> String {
+    format!("{count} {}", if count == 1 { "lease" } else { "leases" })
+}
+
 /// Whoever gives commands about a fleet.
 pub(super) struct Operator {
     pub(super) config: Config,
@@ -88,7 +93,7 @@ pub(super) struct Operator {
 impl Operator {
     /// Loads the configuration and prepares the clients; nothing is sent yet but what the configuration's place asks for.
     pub(super) async fn new(common: &Common) -> Result<Self, Refusal> {
-        logging::begin(common.log_format);
+        logging::begin_quietly(common.log_format);
         let config = common.load().await.map_err(|error| Refusal::Configuration(error.to_string()))?;
         let clients = Clients::connect(&config.aws).await;
         let source = DynamoDbStreams::new(clients.tables.clone(), clients.streams.clone());

@@ -6,7 +6,7 @@ use clap::Args;
 use serde::Serialize;
 use tokio::time::Instant;
 
-use super::operator::{self, Operator, Refusal};
+use super::operator::{self, Operator, Refusal, leases};
 use super::output::{Format, Output, Progress};
 use super::{Common, Exit};
 use crate::lease::Lease;
@@ -72,9 +72,9 @@ impl Pause {
         for found in &streams {
             let (table, stream) = (found.table.to_string(), found.stream.arn.clone());
             let line = if self.dry_run {
-                let leases = pausing::leases_of(&operator.leases, &found.name).await.map_err(Refusal::failed)?;
-                let already_paused = leases.values().any(Lease::is_paused);
-                Line { table, stream, leases: leases.len(), forced: 0, already_paused }
+                let found = pausing::leases_of(&operator.leases, &found.name).await.map_err(Refusal::failed)?;
+                let already_paused = found.values().any(Lease::is_paused);
+                Line { table, stream, leases: found.len(), forced: 0, already_paused }
             } else {
                 let listing = operator.listing(&found.stream).await?;
                 let (began, mut progress) =
@@ -91,12 +91,16 @@ impl Pause {
         output.json(&shown)?;
         for line in &shown.paused {
             output.line(match (self.dry_run, line.already_paused) {
-                (_, true) => format!("{}: was paused already ({} leases)", line.table, line.leases),
-                (true, false) => format!("{}: {} leases would be taken", line.table, line.leases),
-                (false, false) => format!("{}: paused ({} leases)", line.table, line.leases),
+                (_, true) => format!("{}: was paused already ({})", line.table, leases(line.leases)),
+                (true, false) => format!("{}: {} would be taken", line.table, leases(line.leases)),
+                (false, false) => format!("{}: paused ({})", line.table, leases(line.leases)),
             })?;
             if line.forced > 0 {
-                output.line(format!("{}: {} leases were not handed over, and were taken", line.table, line.forced))?;
+                output.line(format!(
+                    "{}: not handed over in time, and taken by force: {}",
+                    line.table,
+                    leases(line.forced)
+                ))?;
             }
         }
         if !self.dry_run {

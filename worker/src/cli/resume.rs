@@ -3,7 +3,7 @@
 use clap::Args;
 use serde::Serialize;
 
-use super::operator::{self, Operator, Refusal};
+use super::operator::{self, Operator, Refusal, leases};
 use super::output::{Format, Output};
 use super::{Common, Exit};
 use crate::pausing;
@@ -48,21 +48,21 @@ impl Resume {
         let mut shown = Shown { dry_run: self.dry_run, resumed: Vec::new() };
         for table in operator.tables(self.table.as_deref())? {
             for found in operator.streams(&table).await? {
-                let leases = if self.dry_run {
-                    let leases = pausing::leases_of(&operator.leases, &found.name).await.map_err(Refusal::failed)?;
-                    leases.values().filter(|lease| lease.is_paused()).count()
+                let count = if self.dry_run {
+                    let all = pausing::leases_of(&operator.leases, &found.name).await.map_err(Refusal::failed)?;
+                    all.values().filter(|lease| lease.is_paused()).count()
                 } else {
                     pausing::resume(&operator.leases, &found.name).await?
                 };
-                shown.resumed.push(Line { table: table.clone(), stream: found.stream.arn.clone(), leases });
+                shown.resumed.push(Line { table: table.clone(), stream: found.stream.arn.clone(), leases: count });
             }
         }
         output.json(&shown)?;
         for line in &shown.resumed {
             output.line(match (self.dry_run, line.leases) {
                 (_, 0) => format!("{}: was not paused", line.table),
-                (true, leases) => format!("{}: {leases} leases would be given back", line.table),
-                (false, leases) => format!("{}: goes on ({leases} leases given back)", line.table),
+                (true, count) => format!("{}: {} would be given back", line.table, leases(count)),
+                (false, count) => format!("{}: goes on ({} given back)", line.table, leases(count)),
             })?;
         }
         Ok(Exit::Ok)

@@ -16,7 +16,8 @@ async fn a_pause_stops_deliveries_and_a_resume_goes_on_where_they_were() {
 
     let paused = world.run(&["pause", "--table", "products", "--json"]).await;
     assert_eq!(paused.code, Some(0), "{paused:?}");
-    assert_eq!(paused.json()["paused"][0]["leases"], 1);
+    let line = &paused.json()["paused"][0];
+    assert_eq!((&line["leases"], &line["forced"]), (&1.into(), &0.into()), "the worker handed over: {paused:?}");
     let status = world.run(&["status", "--json", "--watch", "0"]).await;
     assert_eq!(status.code, Some(0), "a pause is no problem: {status:?}");
     assert_eq!(status.json()["streams"][0]["paused"], true);
@@ -47,6 +48,28 @@ async fn a_pause_before_any_worker_has_run_holds_the_first_one_back() {
     assert_eq!((status.code, &status.json()["lease_table"]), (Some(1), &false.into()));
     let wrong = world.run(&["pause", "--table", "orders"]).await;
     assert!(wrong.code == Some(2) && wrong.said.contains("orders") && wrong.said.contains("products"), "{wrong:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_leases_of_a_dead_worker_are_paused_by_force() {
+    let world = World::new().await;
+    let worker = world.start(&["run"]);
+    world.delivering().await;
+    worker.signal("-KILL");
+    drop(worker);
+    let paused = world.run(&["pause", "--json", "--no-wait"]).await;
+    assert_eq!((paused.code, &paused.json()["paused"][0]["forced"]), (Some(0), &1.into()), "{paused:?}");
+    let shard = world.leases().await[0].key.shard.to_string();
+    let refused = world.run(&["leases", "release", &shard]).await;
+    assert!(refused.code == Some(2) && refused.said.contains("ringtide resume"), "{refused:?}");
+    // What is replayed while a table is paused waits for the resume.
+    let replayed = world.run(&["replay", "--table", "products", "--since", "1h"]).await;
+    assert_eq!(replayed.code, Some(0), "{replayed:?}");
+    assert!(world.leases().await.iter().all(|lease| lease.is_paused()), "it stays paused");
+    world.cache_anything("product:probe");
+    let _worker = world.start(&["run"]);
+    assert_eq!(world.run(&["resume"]).await.code, Some(0));
+    world.dropped("product:probe").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
