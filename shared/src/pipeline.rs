@@ -11,6 +11,7 @@ mod plan;
 mod queue;
 mod ring_change;
 mod shard;
+mod status;
 mod tasks;
 mod ticket;
 
@@ -20,4 +21,5 @@ pub use limits::{Limits, Redelivery, Replicas};
 pub use plan::{Batch, Parked, Plan, plan, plan_overtaken};
 pub use ring_change::RingChange;
 pub use shard::RingShard;
+pub use status::{LastFlush, ParkingStatus, RingShardStatus};
 pub use ticket::{Abandoned, Ticket};

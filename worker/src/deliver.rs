@@ -2,10 +2,12 @@
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 
 use async_trait::async_trait;
-use ringtide_core::pipeline::{Abandoned, Pipeline};
+use ringtide_core::pipeline::{Abandoned, ParkingStatus, Pipeline, RingShardStatus};
 use ringtide_core::record::{ChangeRecord, UnreadableRecord};
+use ringtide_core::ring::Ring;
 use tokio::time::Instant;
 
 /// Resolves when everything of a page, or a flush, was acknowledged by its ring shards; an error where that will never be.
@@ -39,6 +41,21 @@ pub trait Deliver: Send + Sync + 'static {
     /// Whether pages stay undelivered for a reason that must not hold up the others, and there is memory for more.
     fn held_up(&self) -> bool;
 
+    /// The ring that keys are placed by now; `None` where that is not known.
+    fn ring(&self) -> Option<Arc<Ring>> {
+        None
+    }
+
+    /// How each ring shard's queue fares; nothing where that is not known.
+    fn ring_shards(&self) -> Vec<RingShardStatus> {
+        Vec::new()
+    }
+
+    /// What became of records that cannot be used.
+    fn parking(&self) -> ParkingStatus {
+        ParkingStatus { failing: self.parking_fails(), ..ParkingStatus::default() }
+    }
+
     /// Delivers what is queued, until the deadline, and ends. Returns how many commands are left undelivered.
     async fn close(&self, deadline: Instant) -> usize;
 }
@@ -71,6 +88,18 @@ impl Deliver for Pipeline {
 
     fn held_up(&self) -> bool {
         Pipeline::held_up(self)
+    }
+
+    fn ring(&self) -> Option<Arc<Ring>> {
+        Some(Pipeline::ring(self))
+    }
+
+    fn ring_shards(&self) -> Vec<RingShardStatus> {
+        Pipeline::ring_shards(self)
+    }
+
+    fn parking(&self) -> ParkingStatus {
+        Pipeline::parking(self)
     }
 
     async fn close(&self, deadline: Instant) -> usize {

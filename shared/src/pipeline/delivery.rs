@@ -14,6 +14,7 @@ use super::parking::Parking;
 use super::plan::{Batch, Counts, Plan, plan, plan_overtaken};
 use super::queue::{Item, Queue};
 use super::shard::RingShard;
+use super::status::{ParkingStatus, RingShardStatus};
 use super::tasks::Tasks;
 use super::ticket::Ticket;
 use crate::clock::unix_ms;
@@ -22,7 +23,7 @@ use crate::key::KeySpace;
 use crate::metrics as names;
 use crate::park::ParkStore;
 use crate::record::{ChangeRecord, UnreadableRecord};
-use crate::ring::{Former, RingHistory, Roster, ShardName};
+use crate::ring::{Former, Ring, RingHistory, Roster, ShardName};
 use crate::route::Router;
 
 /// The pipeline of one process, cheap to clone.
@@ -230,6 +231,24 @@ impl Pipeline {
     #[must_use]
     pub fn pending(&self) -> usize {
         self.inner.queues().iter().map(|queue| queue.pending()).sum::<usize>() + self.inner.parking.pending()
+    }
+
+    /// The ring that keys are placed by now.
+    #[must_use]
+    pub fn ring(&self) -> Arc<Ring> {
+        Arc::clone(self.inner.roster.load().ring())
+    }
+
+    /// How each ring shard's queue fares: the ring's in the order of their names, then those that have left.
+    #[must_use]
+    pub fn ring_shards(&self) -> Vec<RingShardStatus> {
+        self.inner.queues().iter().map(|queue| queue.status()).collect()
+    }
+
+    /// What became of records that could not be turned into all of their commands.
+    #[must_use]
+    pub fn parking(&self) -> ParkingStatus {
+        self.inner.parking.status()
     }
 
     /// The ring shards that did not take their last batch.

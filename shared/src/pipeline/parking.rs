@@ -1,13 +1,14 @@
 //! Parking as a delivery: a page with a record that nobody can read is delivered when that record is kept somewhere.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use metrics::{counter, gauge};
 use tokio::sync::{Notify, Semaphore};
 
 use super::plan::Parked;
+use super::status::ParkingStatus;
 use super::tasks::Tasks;
 use super::ticket::Part;
 use crate::metrics as names;
@@ -31,6 +32,7 @@ pub(super) struct Parking {
     turns: Semaphore,
     records: AtomicUsize,
     bytes: AtomicUsize,
+    parked: AtomicU64,
     healthy: AtomicBool,
     /// Something was parked or given up, or the store was found not to answer.
     moved: Notify,
@@ -43,6 +45,7 @@ impl Parking {
             turns: Semaphore::new(DEPTH),
             records: AtomicUsize::new(0),
             bytes: AtomicUsize::new(0),
+            parked: AtomicU64::new(0),
             healthy: AtomicBool::new(true),
             moved: Notify::new(),
         })
@@ -54,7 +57,7 @@ impl Parking {
         let (table, sequence) = place_of(&record);
         let Some(store) = self.store.clone() else {
             tracing::error!(%table, %sequence, reason = record.reason, "record cannot be used, and there is no place to park it");
-            counter!(names::PIPELINE_PARKED, names::TABLE => table).increment(1);
+            self.count(table);
             part.done();
             return;
         };
@@ -63,11 +66,22 @@ impl Parking {
         let parking = async move {
             if waiting.parking.keep(&*store, &record, &part).await {
                 tracing::info!(%table, %sequence, "record parked");
-                counter!(names::PIPELINE_PARKED, names::TABLE => table).increment(1);
+                waiting.parking.count(table);
                 part.done();
             }
         };
         tasks.spawn(parking, || {});
+    }
+
+    fn count(&self, table: String) {
+        self.parked.fetch_add(1, Ordering::Relaxed);
+        counter!(names::PIPELINE_PARKED, names::TABLE => table).increment(1);
+    }
+
+    /// How it fares.
+    pub(super) fn status(&self) -> ParkingStatus {
+        let parked = self.parked.load(Ordering::Relaxed);
+        ParkingStatus { parked, waiting: self.pending(), failing: !self.healthy() }
     }
 
     /// The number of records that wait to be parked.

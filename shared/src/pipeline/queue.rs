@@ -21,7 +21,9 @@ use tokio::time::Instant;
 
 use super::limits::{Limits, Replicas};
 use super::shard::RingShard;
+use super::status::{LastFlush, RingShardStatus};
 use super::ticket::Part;
+use crate::clock::unix_ms;
 use crate::command::{Action, Command};
 use crate::metrics as names;
 use crate::ring::ShardName;
@@ -58,6 +60,9 @@ struct State {
     /// The number of the next item.
     next: u64,
     stage: Stage,
+    /// Why a flush is under way.
+    flushing: Option<&'static str>,
+    last_flush: Option<LastFlush>,
 }
 
 /// Whether anything is still delivered.
@@ -133,6 +138,8 @@ impl Queue {
             failed_over: None,
             next: 1,
             stage: Stage::Open,
+            flushing: None,
+            last_flush: None,
         };
         Self {
             name,
@@ -194,6 +201,20 @@ impl Queue {
     pub(super) fn pending(&self) -> usize {
         let state = self.lock();
         state.commands + usize::from(state.flush.is_some()) + usize::from(state.commands == 0 && state.under_way > 0)
+    }
+
+    /// How it fares.
+    pub(super) fn status(&self) -> RingShardStatus {
+        let pending = self.pending();
+        let state = self.lock();
+        let waiting = state.flush.as_ref().map(|flush| flush.reason);
+        RingShardStatus {
+            name: self.name.to_string(),
+            up: self.healthy(),
+            pending,
+            flushing: state.flushing.or(waiting),
+            last_flush: state.last_flush.clone(),
+        }
     }
 
     /// Whether the last attempt was acknowledged.
@@ -367,6 +388,8 @@ impl Queue {
             state.under_way -= 1;
             // What it stands for is not noted one by one.
             state.recent.begin_again(Instant::now());
+            state.flushing = None;
+            state.last_flush = Some(LastFlush { at_ms: unix_ms(), reason: flush.reason, names: removed });
             if state.flush.is_none() {
                 gauge!(names::DELIVERY_DIRTY, names::RING_SHARD => name()).set(0.0);
             }
@@ -380,6 +403,7 @@ impl Queue {
         {
             let mut state = self.lock();
             state.under_way -= 1;
+            state.flushing = None;
             state.add_flush(flush);
         }
         self.moved.notify_waiters();
@@ -398,6 +422,7 @@ impl Queue {
         let mut state = self.lock();
         let flush = state.flush.take()?;
         state.under_way += 1;
+        state.flushing = Some(flush.reason);
         Some(flush)
     }
 

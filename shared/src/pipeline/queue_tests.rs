@@ -182,8 +182,14 @@ async fn a_flush_that_fails_is_tried_again_and_holds_its_ticket() {
     let (mut ticket, mut parts) = Ticket::new([0]);
     running.queue.push_flush(BTreeSet::from(["p:".to_owned()]), parts.remove(0), "gap");
     assert!(tokio::time::timeout(Duration::from_secs(10), &mut ticket).await.is_err());
+    let status = running.queue.status();
+    assert_eq!((status.up, status.pending, status.flushing), (false, 1, Some("gap")), "{status:?}");
+    assert_eq!(status.last_flush, None);
     running.shard.down.store(false, Ordering::SeqCst);
     ticket.await.unwrap();
+    let status = running.queue.status();
+    assert_eq!((status.up, status.pending, status.flushing), (true, 0, None), "{status:?}");
+    assert!(status.last_flush.is_some_and(|flush| (flush.reason, flush.names) == ("gap", 1)));
     running.end().await;
 }
 
