@@ -172,12 +172,14 @@ impl Consumer {
                     } else if self.settle(begun, Ok(())).is_err() {
                         return Some(Exit::Abandoned);
                     }
+                    self.health.delivering(self.under_way.len(), self.watermark.reached().copied());
                     if last {
                         return None;
                     }
                 }
                 Step::Failed(error) => self.health.failed(&error),
                 Step::Gap(error, after) => {
+                    self.health.gap(&error);
                     tokio::select! {
                         biased;
                         () = stop.cancelled() => return Some(Exit::Stopped),
@@ -203,6 +205,7 @@ impl Consumer {
         if let Some(reached) = self.watermark.reached() {
             self.keeper.advance(*reached);
         }
+        self.health.delivering(self.under_way.len(), self.watermark.reached().copied());
         Ok(())
     }
 

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use crate::consumer::{Consumer, Exit, Shared};
 use crate::deliver::Deliver;
 use crate::discovery::Lister;
-use crate::health::{Health, Part};
+use crate::health::{Health, LeasesSeen, Part};
 use crate::lease::fleet::{Fleet, Holding, NextLook};
 use crate::lease::{Checkpoint, Lease, LeaseError, Trace};
 use crate::lineage::{self, Plan, Strays};
@@ -227,6 +227,17 @@ impl Follower {
             of_stream.map(|lease| (lease.key.shard.clone(), lease.clone())).collect();
         self.stop_what_is_stolen(&leases);
         let plan = lineage::plan(listing, &leases);
+        self.health.leases(
+            &shared.table,
+            &LeasesSeen {
+                stream: &shared.stream.arn,
+                owner: &shared.owner,
+                timeout: shared.settings.cadence.timeout,
+                paused,
+                plan: &plan,
+                leases: &leases,
+            },
+        );
         if paused {
             return Ok((plan, true));
         }

@@ -1,55 +1,40 @@
-//! Health judged by progress: what was read when, and what is missing.
+//! Health judged by progress: what was read and delivered when, what is missing, and what the fleet's leases show.
+//!
+//! Every part of the worker reports to one board. Verdicts, gauges and the status page are made from it.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod board;
+mod fleet;
+mod snapshot;
+mod verdict;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use metrics::gauge;
+use metrics::{counter, gauge};
+use ringtide_core::clock::unix_ms;
 use ringtide_core::metrics as names;
-use serde::Serialize;
 use tokio::time::Instant;
 
+use crate::lease::Checkpoint;
 use crate::stream::{ShardId, StreamError};
 
-/// What every part of the worker reports to, and what `/healthz` and `/readyz` are answered from. Cheap to clone.
+use board::{Board, Probed, Reading};
+pub(crate) use fleet::LeasesSeen;
+pub use snapshot::{GapNote, ProbeNote, ShardState, Snapshot, StreamShardNote};
+pub use verdict::Verdict;
+
+/// How many gaps are remembered.
+const GAPS: usize = 100;
+
+/// What every part of the worker reports to, and what all pages are answered from. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Health {
     board: Arc<Mutex<Board>>,
     unhealthy_after: Duration,
-}
-
-/// An answer: whether all is well, and if not, why not.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Verdict {
-    /// Whether all is well.
-    pub ok: bool,
-    /// What is not; empty where all is well.
-    pub reasons: Vec<String>,
-    /// The stream shards being read.
-    pub stream_shards_open: usize,
-}
-
-#[derive(Debug, Default)]
-struct Board {
-    shards: BTreeMap<(Arc<str>, ShardId), Reading>,
-    tables: BTreeMap<Arc<str>, TableState>,
-    stopping: bool,
-}
-
-#[derive(Debug)]
-struct TableState {
-    since: Instant,
-    discovered: bool,
-    /// What is wrong with the table as a whole, and since when.
-    problems: BTreeMap<Part, (Instant, String)>,
-    /// Closed stream shards whose child is not listed although the stream is on, each since when.
-    childless: BTreeMap<ShardId, Instant>,
-}
-
-impl Default for TableState {
-    fn default() -> Self {
-        Self { since: Instant::now(), discovered: false, problems: BTreeMap::new(), childless: BTreeMap::new() }
-    }
 }
 
 /// A part of a table's supply that can fail as a whole.
@@ -59,14 +44,6 @@ pub enum Part {
     Table,
     /// The leases of its stream shards.
     Leases,
-}
-
-#[derive(Debug)]
-struct Reading {
-    since: Instant,
-    last_read: Option<Instant>,
-    error: Option<String>,
-    ended: bool,
 }
 
 /// One stream shard's line on the board; dropping it wipes the line.
@@ -80,17 +57,20 @@ impl Health {
     /// A stream shard that was not read successfully for `unhealthy_after` makes the worker unhealthy.
     #[must_use]
     pub fn new(unhealthy_after: Duration, tables: impl IntoIterator<Item = Arc<str>>) -> Self {
-        let tables = tables.into_iter().map(|table| (table, TableState::default())).collect();
-        Self { board: Arc::new(Mutex::new(Board { tables, ..Board::default() })), unhealthy_after }
+        let board = Board::new(tables);
+        board.tables.keys().for_each(|table| begin_counters(table));
+        Self { board: Arc::new(Mutex::new(board)), unhealthy_after }
     }
 
     /// Opens a stream shard's line.
     #[must_use]
     pub fn shard(&self, table: &Arc<str>, shard: &ShardId) -> ShardHealth {
         let key = (Arc::clone(table), shard.clone());
-        let reading = Reading { since: Instant::now(), last_read: None, error: None, ended: false };
-        self.board().shards.insert(key.clone(), reading);
-        self.count_open(table);
+        let reading = Reading::new(table, shard);
+        let mut board = self.board();
+        board.open(key.clone(), reading);
+        board.count_open(table);
+        drop(board);
         ShardHealth { health: self.clone(), key }
     }
 
@@ -106,6 +86,20 @@ impl Health {
         }
     }
 
+    /// Takes in the leases of a stream as they were just read, and what may be started by them.
+    pub(crate) fn leases(&self, table: &Arc<str>, seen: &LeasesSeen<'_>) {
+        let mut board = self.board();
+        let read_here = board.read_here(table);
+        let fleet = &mut board.tables.entry(Arc::clone(table)).or_default().fleet;
+        fleet.see(seen, &read_here, Instant::now());
+        let counts = fleet.counts();
+        drop(board);
+        for (state, count) in counts {
+            gauge!(names::STREAM_LEASES, names::TABLE => table.to_string(), names::STATE => state.name())
+                .set(count as f64);
+        }
+    }
+
     /// Reports or clears a problem of a table as a whole; it counts once it has lasted.
     pub fn table_problem(&self, table: &Arc<str>, part: Part, problem: Option<String>) {
         let mut board = self.board();
@@ -116,66 +110,81 @@ impl Health {
         }
     }
 
+    /// Notes a gap in a table's stream, for people to look at; the last hundred are remembered.
+    pub fn gap(&self, table: &str, stream_shard: Option<&ShardId>, reason: &str) {
+        let note = GapNote {
+            at_ms: unix_ms(),
+            table: table.to_owned(),
+            stream_shard: stream_shard.map(ToString::to_string),
+            reason: reason.to_owned(),
+        };
+        let mut board = self.board();
+        board.gaps_total += 1;
+        if board.gaps.len() == GAPS {
+            board.gaps.pop_front();
+        }
+        board.gaps.push_back(note);
+    }
+
+    /// Whether a stream shard of the table is read here, and was read at least once.
+    #[must_use]
+    pub fn reads(&self, table: &str) -> bool {
+        let read = |reading: &Reading| !reading.ended && reading.last_read.is_some();
+        self.board().shards.iter().any(|((of, _), reading)| &**of == table && read(reading))
+    }
+
+    /// Notes what a probe of a ring shard found: the lag, or why none could be measured.
+    pub fn probed(&self, ring_shard: &str, found: Result<Duration, String>) {
+        let now = Instant::now();
+        let mut board = self.board();
+        let probed = board.probes.entry(ring_shard.to_owned()).or_insert_with(|| Probed::new(now));
+        probed.at = now;
+        match found {
+            Ok(lag) => (probed.lag, probed.failing) = (Some(lag), None),
+            Err(reason) => {
+                let since = probed.failing.as_ref().map_or(now, |(since, _)| *since);
+                probed.failing = Some((since, reason));
+            }
+        }
+    }
+
+    /// Forgets what was probed, except of these ring shards: another worker probes now, or the ring has changed.
+    pub fn keep_probes(&self, ring_shards: &BTreeSet<String>) {
+        self.board().probes.retain(|name, _| ring_shards.contains(name));
+    }
+
     /// The worker stops: it is not ready any more.
     pub fn stopping(&self) {
         self.board().stopping = true;
     }
 
     /// Whether every open stream shard was read successfully of late, and every closed one has its successor.
+    ///
+    /// Only what a restart of this worker may mend counts.
     #[must_use]
     pub fn live(&self) -> Verdict {
-        let now = Instant::now();
-        let late = |since: Instant| now.duration_since(since) > self.unhealthy_after;
-        let board = self.board();
-        let mut reasons = Vec::new();
-        for ((table, shard), reading) in board.shards.iter().filter(|(_, reading)| !reading.ended) {
-            let since = reading.last_read.unwrap_or(reading.since);
-            if late(since) {
-                let error = reading.error.as_ref().map(|error| format!(": {error}")).unwrap_or_default();
-                let age = now.duration_since(since).as_secs();
-                reasons.push(format!("stream shard {shard} of {table} was not read successfully for {age} s{error}"));
-            }
-        }
-        for (table, state) in &board.tables {
-            if !state.discovered && late(state.since) {
-                reasons.push(format!("the stream of {table} is not discovered"));
-            }
-            for (_, problem) in state.problems.values().filter(|(since, _)| late(*since)) {
-                reasons.push(format!("{table}: {problem}"));
-            }
-            for (shard, _) in state.childless.iter().filter(|(_, since)| late(**since)) {
-                reasons.push(format!("stream shard {shard} of {table} is closed and has no successor"));
-            }
-        }
-        Self::verdict(&board, reasons)
+        verdict::live(&self.board(), self.unhealthy_after, Instant::now())
     }
 
-    /// Whether all streams are discovered and every open stream shard was read once.
+    /// Whether the worker is live, all streams are discovered, every open stream shard was read once, and nothing of
+    /// the fleet's work lies about: each stream shard has an owner whose lease moves.
     #[must_use]
     pub fn ready(&self) -> Verdict {
-        let board = self.board();
-        let mut reasons: Vec<String> = board
-            .tables
-            .iter()
-            .filter(|(_, state)| !state.discovered)
-            .map(|(table, _)| format!("the stream of {table} is not discovered"))
-            .collect();
-        let unread = board.shards.iter().filter(|(_, reading)| !reading.ended && reading.last_read.is_none());
-        reasons.extend(unread.map(|((table, shard), _)| format!("stream shard {shard} of {table} was not read yet")));
-        if board.stopping {
-            reasons.push("the worker is stopping".to_owned());
+        verdict::ready(&self.board(), self.unhealthy_after, Instant::now())
+    }
+
+    /// Everything that the board shows, for pages.
+    #[must_use]
+    pub fn snapshot(&self) -> Snapshot {
+        snapshot::of(&self.board(), Instant::now())
+    }
+
+    /// Brings the gauges of ages up to date, which grow while nothing is read.
+    pub fn refresh_gauges(&self) {
+        let now = Instant::now();
+        for reading in self.board().shards.values().filter(|reading| !reading.ended) {
+            reading.show(now);
         }
-        Self::verdict(&board, reasons)
-    }
-
-    fn verdict(board: &Board, reasons: Vec<String>) -> Verdict {
-        let open = board.shards.values().filter(|reading| !reading.ended).count();
-        Verdict { ok: reasons.is_empty(), reasons, stream_shards_open: open }
-    }
-
-    fn count_open(&self, table: &Arc<str>) {
-        let open = self.board().shards.iter().filter(|((of, _), r)| of == table && !r.ended).count();
-        gauge!(names::STREAM_SHARDS_OPEN, names::TABLE => table.to_string()).set(open as f64);
     }
 
     fn board(&self) -> MutexGuard<'_, Board> {
@@ -183,15 +192,35 @@ impl Health {
     }
 }
 
+/// Lets the counters that alerts look at begin with 0: a series that begins with 1 has no increase.
+fn begin_counters(table: &str) {
+    counter!(names::PIPELINE_PARKED, names::TABLE => table.to_owned()).increment(0);
+    for reason in ["trimmed", "not_found", "new_stream"] {
+        counter!(names::GAPS, names::TABLE => table.to_owned(), names::REASON => reason).increment(0);
+    }
+}
+
 impl ShardHealth {
-    /// A read succeeded; `age` is that of its newest record.
+    /// A read succeeded; `age` is that of its newest record, zero for a page without records.
     pub fn read(&self, age: Duration) {
+        let now = Instant::now();
         if let Some(reading) = self.health.board().shards.get_mut(&self.key) {
-            reading.last_read = Some(Instant::now());
+            reading.last_read = Some((now, age));
             reading.error = None;
+            reading.show(now);
         }
-        let (table, shard) = (self.key.0.to_string(), self.key.1.to_string());
-        gauge!(names::STREAM_AGE, names::TABLE => table, names::STREAM_SHARD => shard).set(age.as_secs_f64());
+    }
+
+    /// Pages were handed over or delivered: how many are under way, and up to where everything before is delivered.
+    pub fn delivering(&self, under_way: usize, reached: Option<Checkpoint>) {
+        if let Some(reading) = self.health.board().shards.get_mut(&self.key) {
+            reading.delivering(under_way, reached, Instant::now());
+        }
+    }
+
+    /// Records of the stream shard are lost.
+    pub fn gap(&self, error: &StreamError) {
+        self.health.gap(&self.key.0, Some(&self.key.1), error.reason());
     }
 
     /// A call failed.
@@ -203,93 +232,18 @@ impl ShardHealth {
 
     /// The stream shard was read to its end.
     pub fn ended(&self) {
-        if let Some(reading) = self.health.board().shards.get_mut(&self.key) {
+        let mut board = self.health.board();
+        if let Some(reading) = board.shards.get_mut(&self.key) {
             reading.ended = true;
         }
-        self.health.count_open(&self.key.0);
+        board.count_open(&self.key.0);
     }
 }
 
 impl Drop for ShardHealth {
     fn drop(&mut self) {
-        // Whoever reads the stream shard next tells its age.
-        let (table, shard) = (self.key.0.to_string(), self.key.1.to_string());
-        gauge!(names::STREAM_AGE, names::TABLE => table, names::STREAM_SHARD => shard).set(0.0);
-        self.health.board().shards.remove(&self.key);
-        self.health.count_open(&self.key.0);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const SECOND: Duration = Duration::from_secs(1);
-
-    fn health() -> (Health, Arc<str>) {
-        let table: Arc<str> = Arc::from("products");
-        (Health::new(10 * SECOND, [Arc::clone(&table)]), table)
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_shard_that_is_not_read_makes_the_worker_unhealthy() {
-        let (health, table) = health();
-        health.discovered(&table, &BTreeSet::new());
-        let shard = health.shard(&table, &"s1".into());
-        shard.read(Duration::ZERO);
-        tokio::time::advance(11 * SECOND).await;
-        shard.failed(&StreamError::Unreachable("connection refused".into()));
-        let verdict = health.live();
-        assert!(!verdict.ok && verdict.reasons[0].contains("s1") && verdict.reasons[0].contains("refused"));
-        shard.read(Duration::ZERO);
-        assert!(health.live().ok);
-        tokio::time::advance(11 * SECOND).await;
-        shard.ended();
-        assert!(health.live().ok, "an ended one is not read any more");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_closed_shard_without_successor_makes_the_worker_unhealthy() {
-        let (health, table) = health();
-        health.discovered(&table, &BTreeSet::from(["s1".into()]));
-        assert!(health.live().ok);
-        tokio::time::advance(11 * SECOND).await;
-        assert!(!health.live().ok);
-        health.discovered(&table, &BTreeSet::new());
-        assert!(health.live().ok);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_problem_that_lasts_makes_the_worker_unhealthy() {
-        let (health, table) = health();
-        health.discovered(&table, &BTreeSet::new());
-        health.table_problem(&table, Part::Leases, Some("denied".into()));
-        tokio::time::advance(6 * SECOND).await;
-        health.table_problem(&table, Part::Leases, Some("denied".into()));
-        assert!(health.live().ok);
-        tokio::time::advance(6 * SECOND).await;
-        assert!(health.live().reasons[0].contains("denied"));
-        health.table_problem(&table, Part::Leases, None);
-        assert!(health.live().ok);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_stream_that_is_never_discovered_makes_the_worker_unhealthy() {
-        let (health, _) = health();
-        tokio::time::advance(11 * SECOND).await;
-        assert!(!health.live().ok);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn it_is_ready_once_everything_was_read() {
-        let (health, table) = health();
-        assert!(health.ready().reasons[0].contains("products"));
-        let shard = health.shard(&table, &"s1".into());
-        health.discovered(&table, &BTreeSet::new());
-        assert!(health.ready().reasons[0].contains("s1"));
-        shard.read(Duration::ZERO);
-        assert!(health.ready().ok);
-        health.stopping();
-        assert!(!health.ready().ok);
+        let mut board = self.health.board();
+        board.shards.remove(&self.key);
+        board.count_open(&self.key.0);
     }
 }

@@ -235,6 +235,7 @@ impl Table {
             "gap in the stream: the table has a new stream, every cached key of this table is being flushed"
         );
         counter!(names::GAPS, names::TABLE => self.name.to_string(), names::REASON => reason).increment(1);
+        self.deps.health.gap(&self.name, None, reason);
         self.deps.deliver.flush_table(&self.name).await.await.map_err(|_| TableFailed::PipelineGone)
     }
 }

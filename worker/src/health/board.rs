@@ -1,0 +1,172 @@
+//! What is known, as it was reported.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use metrics::{Gauge, gauge};
+use ringtide_core::metrics as names;
+use tokio::time::Instant;
+
+use super::fleet::Fleet;
+use super::{GapNote, Part};
+use crate::lease::Checkpoint;
+use crate::stream::ShardId;
+
+#[derive(Debug, Default)]
+pub(super) struct Board {
+    pub(super) shards: BTreeMap<(Arc<str>, ShardId), Reading>,
+    pub(super) tables: BTreeMap<Arc<str>, TableState>,
+    /// Oldest first.
+    pub(super) gaps: VecDeque<GapNote>,
+    pub(super) gaps_total: u64,
+    /// By ring shard.
+    pub(super) probes: BTreeMap<String, Probed>,
+    pub(super) stopping: bool,
+}
+
+#[derive(Debug)]
+pub(super) struct TableState {
+    pub(super) since: Instant,
+    pub(super) discovered: bool,
+    /// What is wrong with the table as a whole, and since when.
+    pub(super) problems: BTreeMap<Part, (Instant, String)>,
+    /// Closed stream shards whose child is not listed although the stream is on, each since when.
+    pub(super) childless: BTreeMap<ShardId, Instant>,
+    pub(super) fleet: Fleet,
+}
+
+/// A stream shard that is read here.
+#[derive(Debug)]
+pub(super) struct Reading {
+    pub(super) since: Instant,
+    /// When it was last read successfully, and how old its newest record was then.
+    pub(super) last_read: Option<(Instant, Duration)>,
+    pub(super) error: Option<String>,
+    pub(super) ended: bool,
+    pub(super) under_way: usize,
+    pub(super) reached: Option<Checkpoint>,
+    /// Since when the watermark has stood still while pages are under way.
+    pub(super) held_since: Option<Instant>,
+    gauges: Gauges,
+}
+
+/// A ring shard that is probed.
+#[derive(Debug)]
+pub(super) struct Probed {
+    pub(super) at: Instant,
+    pub(super) lag: Option<Duration>,
+    pub(super) failing: Option<(Instant, String)>,
+}
+
+struct Gauges {
+    age: Gauge,
+    undelivered: Gauge,
+}
+
+impl Board {
+    pub(super) fn new(tables: impl IntoIterator<Item = Arc<str>>) -> Self {
+        let tables = tables.into_iter().map(|table| (table, TableState::default())).collect();
+        Self { tables, ..Self::default() }
+    }
+
+    pub(super) fn open(&mut self, key: (Arc<str>, ShardId), reading: Reading) {
+        self.shards.insert(key, reading);
+    }
+
+    pub(super) fn read_here(&self, table: &str) -> BTreeSet<ShardId> {
+        let here = self.shards.keys().filter(|(of, _)| &**of == table);
+        here.map(|(_, shard)| shard.clone()).collect()
+    }
+
+    pub(super) fn open_shards(&self) -> usize {
+        self.shards.values().filter(|reading| !reading.ended).count()
+    }
+
+    pub(super) fn count_open(&self, table: &Arc<str>) {
+        let open = self.shards.iter().filter(|((of, _), reading)| of == table && !reading.ended).count();
+        gauge!(names::STREAM_SHARDS_OPEN, names::TABLE => table.to_string()).set(open as f64);
+    }
+}
+
+impl Default for TableState {
+    fn default() -> Self {
+        Self {
+            since: Instant::now(),
+            discovered: false,
+            problems: BTreeMap::new(),
+            childless: BTreeMap::new(),
+            fleet: Fleet::default(),
+        }
+    }
+}
+
+impl Reading {
+    pub(super) fn new(table: &str, shard: &ShardId) -> Self {
+        Self {
+            since: Instant::now(),
+            last_read: None,
+            error: None,
+            ended: false,
+            under_way: 0,
+            reached: None,
+            held_since: None,
+            gauges: Gauges::of(table, shard),
+        }
+    }
+
+    pub(super) fn delivering(&mut self, under_way: usize, reached: Option<Checkpoint>, now: Instant) {
+        let moved = reached.is_some() && reached != self.reached;
+        self.held_since = match self.held_since {
+            _ if under_way == 0 => None,
+            Some(since) if !moved => Some(since),
+            Some(_) | None => Some(now),
+        };
+        self.under_way = under_way;
+        self.reached = reached.or(self.reached);
+    }
+
+    /// How far the reading is behind now: the newest record's age when it was read, and the time since. A stream shard that was
+    /// never read is as old as its line.
+    pub(super) fn age(&self, now: Instant) -> Duration {
+        let (at, age) = self.last_read.unwrap_or((self.since, Duration::ZERO));
+        age + now.duration_since(at)
+    }
+
+    /// For how long the oldest page under way has waited for its delivery, at most.
+    pub(super) fn undelivered(&self, now: Instant) -> Duration {
+        self.held_since.map_or(Duration::ZERO, |since| now.duration_since(since))
+    }
+
+    pub(super) fn show(&self, now: Instant) {
+        self.gauges.age.set(self.age(now).as_secs_f64());
+        self.gauges.undelivered.set(self.undelivered(now).as_secs_f64());
+    }
+}
+
+impl Probed {
+    pub(super) fn new(at: Instant) -> Self {
+        Self { at, lag: None, failing: None }
+    }
+}
+
+impl Gauges {
+    fn of(table: &str, shard: &ShardId) -> Self {
+        let of = |name: &'static str| gauge!(name, names::TABLE => table.to_owned(), names::STREAM_SHARD => shard.to_string());
+        Self { age: of(names::STREAM_AGE), undelivered: of(names::STREAM_UNDELIVERED) }
+    }
+}
+
+impl Drop for Gauges {
+    fn drop(&mut self) {
+        // Whoever reads the stream shard next tells its age: here it is no number any more, and is left out of pages.
+        self.age.set(f64::NAN);
+        self.undelivered.set(f64::NAN);
+    }
+}
+
+impl std::fmt::Debug for Gauges {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Gauges").finish_non_exhaustive()
+    }
+}
