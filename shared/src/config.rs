@@ -44,6 +44,8 @@ pub struct Config {
     pub delivery: Delivery,
     /// The worker's settings.
     pub worker: Worker,
+    /// How the worker measures its lag; `None` for not at all.
+    pub probe: Option<Probe>,
     /// The reader's settings.
     pub reader: Reader,
 }
@@ -137,6 +139,8 @@ pub struct Worker {
     pub application: String,
     /// Where `/healthz`, `/readyz` and `/metrics` are served; `None` for nowhere.
     pub listen: Option<std::net::SocketAddr>,
+    /// The OpenTelemetry collector that metrics are sent to; `None` for that of the environment, if any.
+    pub otlp_endpoint: Option<String>,
     /// The longest pause between two reads of a stream shard without new records.
     pub idle_poll: Duration,
     /// The most reads of a stream shard in a second.
@@ -155,6 +159,17 @@ pub struct Worker {
     pub log_capacity: usize,
     /// The most pages of one stream shard that are under way at once.
     pub pages_in_flight: usize,
+}
+
+/// How the worker measures its lag: by writes to a table of its own, whose entries it then watches.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Probe {
+    /// The table, which no route names; the worker creates it where it is missing.
+    pub table: String,
+    /// How often each ring shard is probed.
+    pub interval: Duration,
+    /// An entry that is not invalidated for this long after its item's write is a failure.
+    pub timeout: Duration,
 }
 
 /// The reader's settings.
@@ -225,6 +240,7 @@ impl Default for Worker {
         Self {
             application: "ringtide".to_owned(),
             listen: Some(([127, 0, 0, 1], 9464).into()),
+            otlp_endpoint: None,
             idle_poll: Duration::from_millis(500),
             max_reads_per_second: 10,
             discovery_interval: Duration::from_secs(30),
@@ -235,6 +251,12 @@ impl Default for Worker {
             log_capacity: 200_000,
             pages_in_flight: 32,
         }
+    }
+}
+
+impl Default for Probe {
+    fn default() -> Self {
+        Self { table: "ringtide-probe".to_owned(), interval: Duration::from_secs(10), timeout: Duration::from_secs(10) }
     }
 }
 

@@ -39,9 +39,6 @@ pub use dynamodb::DynamoDbLeases;
 pub use key::{InvalidLeaseKey, LeaseKey, StreamName};
 pub use memory::MemoryLeases;
 
-/// Owns the leases of a stream that is paused: no worker takes such a lease, nor starts another stream shard of its stream.
-pub const PAUSED_OWNER: &str = "ringtide:paused";
-
 /// Where stream leases are kept: a DynamoDB table in the Kinesis Client Library's schema, or memory in tests.
 ///
 /// Reads are strongly consistent. A write that fails with [`LeaseError::Unavailable`] may have been carried out.

@@ -10,7 +10,7 @@ use super::{Config, ConfigError};
 const PREFIX: &str = "RINGTIDE_";
 
 /// The sections whose fields the environment can set: `RINGTIDE_<SECTION>_<FIELD>`.
-const SECTIONS: [&str; 7] = ["aws", "valkey", "ring", "park", "delivery", "worker", "reader"];
+const SECTIONS: [&str; 8] = ["aws", "valkey", "ring", "park", "delivery", "worker", "probe", "reader"];
 
 /// The process's environment, for [`Config::load`]: names and values, as far as they are text.
 ///

@@ -18,6 +18,7 @@ pub(super) struct RawConfig {
     pub(super) park: RawPark,
     pub(super) delivery: RawDelivery,
     pub(super) worker: RawWorker,
+    pub(super) probe: RawProbe,
     pub(super) reader: RawReader,
     #[serde(flatten)]
     pub(super) unknown: Unknown,
@@ -143,6 +144,7 @@ pub(super) struct RawDelivery {
 pub(super) struct RawWorker {
     pub(super) application: Option<String>,
     pub(super) listen: Option<String>,
+    pub(super) otlp_endpoint: Option<String>,
     pub(super) idle_poll: Option<String>,
     pub(super) max_reads_per_second: Option<i64>,
     pub(super) discovery_interval: Option<String>,
@@ -152,6 +154,16 @@ pub(super) struct RawWorker {
     pub(super) unhealthy_after: Option<String>,
     pub(super) log_capacity: Option<i64>,
     pub(super) pages_in_flight: Option<i64>,
+    #[serde(flatten)]
+    pub(super) unknown: Unknown,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct RawProbe {
+    pub(super) table: Option<String>,
+    pub(super) interval: Option<String>,
+    pub(super) timeout: Option<String>,
     #[serde(flatten)]
     pub(super) unknown: Unknown,
 }

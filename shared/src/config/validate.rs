@@ -1,6 +1,7 @@
 //! Raw configuration → valid configuration, with every violation at once.
 
 mod delivery;
+mod probe;
 mod ring;
 mod routes;
 mod valkey;
@@ -38,12 +39,13 @@ pub(super) fn validate(raw: RawConfig) -> Result<Config, Vec<Violation>> {
     let park = check.park(raw.park);
     let delivery = check.delivery(raw.delivery, &valkey);
     let worker = check.worker(raw.worker);
+    let probe = check.probe(raw.probe, &routes);
     let reader = check.reader(raw.reader);
     if !check.violations.is_empty() {
         return Err(check.violations);
     }
     let spaces = spaces.into_iter().filter_map(|(name, space)| space.map(|space| (name, space))).collect();
-    Ok(Config { aws, valkey, ring, earlier_rings, file: None, spaces, routes, park, delivery, worker, reader })
+    Ok(Config { aws, valkey, ring, earlier_rings, file: None, spaces, routes, park, delivery, worker, probe, reader })
 }
 
 /// Collects violations; every method returns a usable value in any case, so that the next rule can be checked too.
@@ -153,6 +155,7 @@ impl Checker {
         Worker {
             application,
             listen,
+            otlp_endpoint: raw.otlp_endpoint.filter(|endpoint| !endpoint.is_empty()),
             idle_poll: time("idle_poll", raw.idle_poll, default.idle_poll),
             max_reads_per_second: max_reads,
             discovery_interval: time("discovery_interval", raw.discovery_interval, default.discovery_interval),
@@ -204,8 +207,10 @@ impl Checker {
     }
 }
 
+/// Whether DynamoDB takes it as the name of a table.
 fn is_table_name(text: &str) -> bool {
-    (3..=255).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.-".contains(&b))
+    let allowed = |b: u8| b.is_ascii_alphanumeric() || b"_.-".contains(&b);
+    (3..=255).contains(&text.len()) && text.bytes().all(allowed)
 }
 
 fn park_target(text: &str) -> Option<ParkTarget> {
