@@ -1,4 +1,8 @@
-//! `/healthz`, `/readyz` and `/metrics`.
+//! What the worker serves: `/healthz`, `/readyz`, `/metrics`, `/status.json`, and a page that shows the last to people.
+
+mod assets;
+mod history;
+mod status;
 
 use std::sync::Arc;
 
@@ -9,16 +13,32 @@ use axum::response::{IntoResponse, Json, Response};
 use axum::routing::get;
 use metrics_exporter_prometheus::PrometheusHandle;
 use serde::Serialize;
+use tokio::time::Instant;
 
 use crate::deliver::Deliver;
 use crate::health::{Health, Verdict};
 
+use history::History;
+
 /// What the pages are made from.
 #[derive(Clone)]
 pub(crate) struct Pages {
-    pub(crate) health: Health,
-    pub(crate) deliver: Arc<dyn Deliver>,
-    pub(crate) metrics: Option<PrometheusHandle>,
+    health: Health,
+    deliver: Arc<dyn Deliver>,
+    metrics: Option<PrometheusHandle>,
+    about: Arc<About>,
+    history: History,
+}
+
+/// Which worker it is.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct About {
+    pub(crate) application: String,
+    pub(crate) owner: String,
+    pub(crate) version: &'static str,
+    pub(crate) started_at_ms: u64,
+    #[serde(skip)]
+    pub(crate) since: Instant,
 }
 
 #[derive(Serialize)]
@@ -31,28 +51,65 @@ struct Body {
     parking_fails: bool,
 }
 
-pub(crate) fn router(pages: Pages) -> Router {
-    Router::new()
-        .route("/healthz", get(async |State(pages): State<Pages>| pages.answer(pages.health.live())))
-        .route("/readyz", get(async |State(pages): State<Pages>| pages.answer(pages.health.ready())))
-        .route("/metrics", get(metrics))
-        .with_state(pages)
-}
-
 impl Pages {
+    pub(crate) fn new(
+        health: Health,
+        deliver: Arc<dyn Deliver>,
+        metrics: Option<PrometheusHandle>,
+        about: About,
+    ) -> Self {
+        Self { health, deliver, metrics, about: Arc::new(about), history: History::default() }
+    }
+
+    /// Keeps gauges that change by themselves up to date, and remembers what the lag was; never returns.
+    pub(crate) async fn watch(self) -> std::io::Result<()> {
+        history::watch(&self).await
+    }
+
+    pub(crate) fn router(self) -> Router {
+        Router::new()
+            .route("/healthz", get(async |State(pages): State<Self>| pages.answer(pages.health.live())))
+            .route("/readyz", get(async |State(pages): State<Self>| pages.answer(pages.health.ready())))
+            .route("/metrics", get(async |State(pages): State<Self>| pages.exposition()))
+            .route("/status.json", get(async |State(pages): State<Self>| pages.status()))
+            .merge(assets::router())
+            .with_state(self)
+    }
+
     fn answer(&self, verdict: Verdict) -> Response {
         let status = if verdict.ok { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
         let (ring_shards_down, parking_fails) = (self.deliver.unhealthy(), self.deliver.parking_fails());
         (status, Json(Body { verdict, ring_shards_down, parking_fails })).into_response()
     }
+
+    fn status(&self) -> Response {
+        ([(header::CACHE_CONTROL, "no-store")], Json(status::of(self))).into_response()
+    }
+
+    fn exposition(&self) -> Response {
+        match &self.metrics {
+            Some(handle) => {
+                self.health.refresh_gauges();
+                let text = without_nan(&handle.render());
+                ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
+            }
+            None => (StatusCode::NOT_FOUND, "this process exports no metrics\n").into_response(),
+        }
+    }
 }
 
-async fn metrics(State(pages): State<Pages>) -> Response {
-    match pages.metrics {
-        Some(handle) => {
-            handle.run_upkeep();
-            ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], handle.render()).into_response()
-        }
-        None => (StatusCode::NOT_FOUND, "this process exports no metrics\n").into_response(),
+/// Leaves out gauges of what is not there any more, such as stream shards that another worker reads now.
+fn without_nan(text: &str) -> String {
+    text.split_inclusive('\n').filter(|line| !line.trim_end().ends_with(" NaN")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn gauges_that_stand_for_nothing_are_left_out() {
+        let text = "# TYPE a gauge\na{s=\"1\"} NaN\na{s=\"NaN\"} 2\n\nb 3\n";
+        assert_eq!(without_nan(text), "# TYPE a gauge\na{s=\"NaN\"} 2\n\nb 3\n");
     }
 }
