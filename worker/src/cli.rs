@@ -12,6 +12,7 @@ mod invalidate;
 mod leases;
 mod locate;
 mod logging;
+mod metrics;
 mod operator;
 mod output;
 mod park;

@@ -17,6 +17,8 @@
 //! - `overview`, `pausing`, `replay`: what operators' commands do with streams and their leases
 //! - `audit`, `warm`: what they do with entries; `table`, `item`, `ring_shards`, `rate` are what both work with
 //! - [`health`], `http`: progress, and the pages that show it
+//! - `otlp`: the metrics, for an OpenTelemetry collector
+//! - `probe`: the lag as it is measured, from a write to an entry that is gone
 //! - [`shutdown`], [`cli`], [`aws`]: signals, the command line, the SDK's clients
 
 mod audit;
@@ -35,11 +37,13 @@ mod http;
 mod item;
 pub mod lease;
 pub mod lineage;
+mod otlp;
 mod overview;
 mod pace;
 #[cfg(test)]
 mod parking_tests;
 mod pausing;
+mod probe;
 mod rate;
 mod replay;
 mod ring_shards;

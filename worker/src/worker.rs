@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use metrics_exporter_prometheus::PrometheusHandle;
 use ringtide_core::aws;
+use ringtide_core::clock::unix_ms;
 use ringtide_core::config::Config;
 use ringtide_core::pipeline::Pipeline;
 use ringtide_core::route::Router;
@@ -17,9 +18,10 @@ use tokio_util::sync::CancellationToken;
 use crate::aws::Clients;
 use crate::deliver::Deliver;
 use crate::health::Health;
-use crate::http::{self, Pages};
+use crate::http::{About, Pages};
 use crate::lease::fleet::Fleet;
 use crate::lease::{DynamoDbLeases, LeaseStore, OwnerId};
+use crate::probe::{self, Prober};
 use crate::stream::{DynamoDbStreams, StreamSource};
 use crate::supervisor::{self, Deps, StartError, Table, TableFailed};
 
@@ -80,7 +82,8 @@ impl Worker {
     /// # Errors
     /// Settings of ring shards that cannot be used.
     pub async fn connect(config: &Config) -> Result<Self, StartError> {
-        let connected = Pipeline::connect(config, aws::services(config)).map_err(StartError::Refused)?;
+        let connected =
+            Pipeline::connect(&probe::routed(config), aws::services(config)).map_err(StartError::Refused)?;
         let clients = Clients::connect(&config.aws).await;
         Ok(Self {
             source: Arc::new(DynamoDbStreams::new(clients.tables.clone(), clients.streams)),
@@ -99,6 +102,7 @@ impl Worker {
     /// # Errors
     /// Everything that keeps the worker from starting, see [`StartError`].
     pub async fn start(self, config: &Config) -> Result<RunningWorker, StartError> {
+        let config = &*probe::routed(config);
         let settings = config.worker.clone();
         let router = Arc::new(Router::new(config.routes.clone()));
         let endpoint = config.aws.endpoint_url.clone().unwrap_or_else(|| "the region's endpoint".to_owned());
@@ -106,16 +110,24 @@ impl Worker {
         let stop = CancellationToken::new();
         let mut pages = JoinSet::new();
         let mut address = None;
+        let about = About {
+            application: settings.application.clone(),
+            owner: self.owner.to_string(),
+            version: env!("CARGO_PKG_VERSION"),
+            started_at_ms: unix_ms(),
+            since: Instant::now(),
+        };
+        let shown = Pages::new(health.clone(), Arc::clone(&self.deliver), self.metrics.clone(), about);
+        pages.spawn(shown.clone().watch());
         if let Some(listen) = settings.listen {
             let failed = |source| StartError::Listen { address: listen, source };
             let listener = TcpListener::bind(listen).await.map_err(failed)?;
             address = Some(listener.local_addr().map_err(failed)?);
-            let router = http::router(Pages {
-                health: health.clone(),
-                deliver: Arc::clone(&self.deliver),
-                metrics: self.metrics.clone(),
-            });
+            let router = shown.clone().router();
             pages.spawn(async move { axum::serve(listener, router).await });
+        }
+        if let Some(probe) = &config.probe {
+            probe::prepare(&config.aws, &probe.table, self.start_timeout).await.map_err(StartError::Refused)?;
         }
         let found = supervisor::find_streams(&*self.source, &router, self.start_timeout, &endpoint).await?;
         supervisor::prepare_leases(&*self.leases, self.start_timeout, &endpoint).await?;
@@ -136,6 +148,9 @@ impl Worker {
             settings,
         };
         let deliver = Arc::clone(&deps.deliver);
+        if let Some(prober) = Prober::connect(config, health.clone(), Arc::clone(&deliver)).await {
+            pages.spawn(prober.run());
+        }
         let mut tables = JoinSet::new();
         for found in found {
             let table = Table::new(deps.clone(), Arc::clone(&found.table), stop.clone());

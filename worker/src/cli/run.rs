@@ -1,10 +1,11 @@
 //! `ringtide run`: the worker as a process.
 
 use clap::Args;
-use metrics_exporter_prometheus::PrometheusBuilder;
+use metrics_exporter_prometheus::PrometheusHandle;
 use ringtide_core::config::Config;
+use tokio_util::sync::CancellationToken;
 
-use super::{Common, Exit, logging};
+use super::{Common, Exit, logging, metrics};
 use crate::lease::OwnerId;
 use crate::shutdown::Signals;
 use crate::worker::Worker;
@@ -38,22 +39,34 @@ impl Run {
         Ok(self.work(config, &signals).await)
     }
 
-    async fn work(self, config: Config, signals: &Signals) -> Exit {
-        let metrics = match PrometheusBuilder::new().install_recorder() {
-            Ok(handle) => Some(handle),
-            Err(error) => {
-                tracing::warn!(%error, "metrics are not exported");
-                None
+    async fn work(&self, config: Config, signals: &Signals) -> Exit {
+        let metrics = metrics::begin();
+        let exporter = match metrics::exporter(&config.worker, metrics.as_ref()) {
+            Ok(exporter) => exporter,
+            Err(violations) => {
+                violations.iter().for_each(|violation| tracing::error!("{violation}"));
+                return Exit::Configuration;
             }
         };
-        ringtide_core::metrics::describe();
+        let ended = CancellationToken::new();
+        let exporting = exporter.map(|exporter| tokio::spawn(exporter.run(ended.clone())));
+        let exit = self.consume(&config, metrics, signals).await;
+        ended.cancel();
+        if let Some(Err(error)) = futures_util::future::OptionFuture::from(exporting).await {
+            tracing::error!(%error, "the sending of metrics broke off");
+        }
+        exit
+    }
+
+    /// Runs the worker to its end.
+    async fn consume(&self, config: &Config, metrics: Option<PrometheusHandle>, signals: &Signals) -> Exit {
         let starting = async {
-            let mut worker = Worker::connect(&config).await?;
+            let mut worker = Worker::connect(config).await?;
             worker.metrics = metrics;
             if let Some(owner) = &self.owner {
                 worker.owner = OwnerId::named(owner);
             }
-            worker.start(&config).await
+            worker.start(config).await
         };
         let started = tokio::select! {
             started = starting => started,
