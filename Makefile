@@ -10,12 +10,12 @@ SAM_ENV := $(CURDIR)/target/sam
 export PATH := $(MINISTACK_ENV)/bin:$(PATH)
 export SAM_CLI_TELEMETRY := 0
 
-.PHONY: help demo local test fuzz fuzz-events fuzz-poller simulate simulate-scale fleet bench check deployment advisories fmt setup valkey ministack sam
+.PHONY: help demo local test fuzz fuzz-events fuzz-poller simulate simulate-scale fleet bench check deployment advisories fmt setup valkey ministack sam chromium
 
 help: ## Lists the targets.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | column -t -s $$'\t'
 
-setup: valkey ministack sam ## Installs what the demo and the tests need.
+setup: valkey ministack sam chromium ## Installs what the demo and the tests need.
 
 valkey:
 	@infra/dev/install-valkey.sh
@@ -25,6 +25,9 @@ ministack:
 
 sam:
 	@infra/dev/install-sam.sh $(SAM_ENV)
+
+chromium:
+	@infra/dev/install-chromium.sh
 
 demo: valkey ## Builds, then runs the main job on real servers for about a minute. ARGS="--seconds 30 --shards 5"
 	$(CARGO) run --release -p ringtide-worker --features demo --bin ringtide -- demo $(ARGS)
@@ -38,9 +41,11 @@ check: ## Formatting, lints, and licences where cargo-deny is installed.
 	@if command -v cargo-deny >/dev/null; then cargo deny --log-level error check licenses bans sources; \
 	else echo "cargo-deny is not installed: licences and sources of dependencies were not checked"; fi
 
-deployment: sam ## Expands and lints what is deployed, and shows that planted mistakes are found.
+deployment: sam chromium ## Expands and lints what is deployed, and shows that planted mistakes are found.
 	$(SAM_ENV)/bin/python -B infra/lint
 	$(SAM_ENV)/bin/python -B -m unittest discover -s infra/checks
+	promtool check rules infra/prometheus/alerts.yaml
+	promtool test rules infra/prometheus/alerts_test.yaml
 
 test: setup check deployment ## Everything: formatting, lints, tests, doc tests, examples, the short fuzz and the demo.
 	$(CARGO) test --workspace --all-features

@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
-# Installs Chromium, in which the status page is tested, and promtool, which checks the alert rules, from the distribution's
-# packages, where they are missing.
+# Installs Chromium and its driver, in which the status page is tested, and promtool, which checks the alert rules, from the
+# distribution's packages, where they are missing.
 set -euo pipefail
 
 missing() {
     command -v chromium >/dev/null 2>&1 || echo chromium
+    command -v chromedriver >/dev/null 2>&1 || echo chromium-driver
     command -v promtool >/dev/null 2>&1 || echo prometheus
 }
 
@@ -13,8 +14,8 @@ if [ -z "$(missing)" ]; then
 fi
 
 fail() {
-    printf 'Chromium or promtool is missing and could not be installed: %s\n' "$1" >&2
-    printf 'Install them so that "chromium" and "promtool" are on the PATH, then run this command again.\n' >&2
+    printf 'Chromium, chromedriver or promtool is missing and could not be installed: %s\n' "$1" >&2
+    printf 'Install them so that "chromium", "chromedriver" and "promtool" are on the PATH, then run this command again.\n' >&2
     exit 1
 }
 

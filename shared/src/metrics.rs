@@ -19,6 +19,22 @@ pub const OUTCOME: &str = "outcome";
 pub const REASON: &str = "reason";
 /// Label: what sort of thing it is about.
 pub const KIND: &str = "kind";
+/// Label: how something stands.
+pub const STATE: &str = "state";
+/// Label: the program's version.
+pub const VERSION: &str = "version";
+
+macro_rules! kind {
+    (describe_counter) => {
+        "counter"
+    };
+    (describe_gauge) => {
+        "gauge"
+    };
+    (describe_histogram) => {
+        "histogram"
+    };
+}
 
 macro_rules! names {
     ($($(#[doc = $doc:literal])* $kind:ident $name:ident = $text:literal, $unit:ident, $help:literal;)*) => {
@@ -26,6 +42,9 @@ macro_rules! names {
             #[doc = concat!($help, ".")]
             pub const $name: &str = $text;
         )*
+
+        /// Every metric: its name, its kind as Prometheus has it, and what it means.
+        pub const ALL: &[(&str, &str, &str)] = &[$(($text, kind!($kind), $help)),*];
 
         /// Tells the recorder what each metric means.
         pub fn describe() {
@@ -69,7 +88,9 @@ names! {
     // The stream consumer.
     describe_counter STREAM_READS = "ringtide_stream_reads_total", Count, "GetRecords calls, by table and outcome";
     describe_counter STREAM_RECORDS = "ringtide_stream_records_total", Count, "Records read, by table";
-    describe_gauge STREAM_AGE = "ringtide_stream_age_seconds", Seconds, "Age of the newest record read, 0 where the stream shard is read to its end; DynamoDB rounds to seconds";
+    describe_gauge STREAM_AGE = "ringtide_stream_age_seconds", Seconds, "How far the reading of a stream shard is behind: the age of the newest record of its last page, 0 for an empty page, and the time since; DynamoDB rounds to seconds";
+    describe_gauge STREAM_UNDELIVERED = "ringtide_stream_undelivered_seconds", Seconds, "How long the watermark of a stream shard has stood still while pages were under way to the ring; its checkpoint stands still as long";
+    describe_gauge STREAM_LEASES = "ringtide_stream_leases", Count, "Stream shards by table and by who reads them: here, elsewhere, free, waiting, paused, ended, or unheld where nobody does for too long";
     describe_gauge STREAM_SHARDS_OPEN = "ringtide_stream_shards_open", Count, "Stream shards being read, by table";
     describe_counter STREAM_SHARDS_ENDED = "ringtide_stream_shards_ended_total", Count, "Stream shards read to their end, by table";
     describe_counter STREAM_ERRORS = "ringtide_stream_errors_total", Count, "Failed calls of DynamoDB Streams, by table and reason";
@@ -81,6 +102,11 @@ names! {
     describe_gauge WORKERS = "ringtide_workers", Count, "Workers that hold stream leases, this one included";
     describe_counter GAPS = "ringtide_gaps_total", Count, "Gaps in a stream: records lost to this consumer, by table and reason";
     describe_counter TTL_DELETIONS = "ringtide_ttl_deletions_total", Count, "Deletions by DynamoDB's time to live, by table";
+    describe_histogram PROBE_LAG = "ringtide_probe_lag_seconds", Seconds, "From a write to the probe table until its entry was invalidated, by ring shard";
+    describe_counter PROBE_FAILURES = "ringtide_probe_failures_total", Count, "Probes that measured nothing, by ring shard and reason";
+    describe_gauge WORKER_LIVE = "ringtide_worker_live", Count, "1 while /healthz says that the worker gets on with its work";
+    describe_gauge WORKER_READY = "ringtide_worker_ready", Count, "1 while /readyz says that all is read, here and in the fleet";
+    describe_gauge WORKER_INFO = "ringtide_worker_info", Count, "Always 1, by the program's version";
 
     // The function.
     describe_counter LAMBDA_EVENTS = "ringtide_lambda_events_total", Count, "Events of the function, by how they were answered";
@@ -127,4 +153,38 @@ names! {
     describe_gauge READER_LOCAL_BYTES = "ringtide_reader_local_bytes", Bytes, "How much of this process's memory keeps what it has read";
     describe_counter READER_UNCACHED = "ringtide_reader_uncached_total", Count, "Values returned uncached after the last attempt, by key space";
     describe_histogram READER_WAKE_TIME = "ringtide_reader_wake_seconds", Seconds, "How long waiters waited for another process's load";
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn every_metric_is_documented_and_every_documented_one_exists() {
+        let text = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/metrics.md")).unwrap();
+        let rows = text.lines().filter_map(|line| line.strip_prefix("| `ringtide_"));
+        let documented: BTreeSet<(String, String)> = rows
+            .map(|row| {
+                let mut cells = row.split('|').map(|cell| cell.trim().trim_matches('`'));
+                (format!("ringtide_{}", cells.next().unwrap()), cells.next().unwrap().to_owned())
+            })
+            .collect();
+        let named: BTreeSet<_> = ALL.iter().map(|(name, kind, _)| ((*name).to_owned(), (*kind).to_owned())).collect();
+        let missing: Vec<_> = named.difference(&documented).collect();
+        assert!(missing.is_empty(), "not in docs/metrics.md: {missing:?}");
+        let unknown: Vec<_> = documented.difference(&named).collect();
+        assert!(unknown.is_empty(), "in docs/metrics.md only: {unknown:?}");
+    }
+
+    #[test]
+    fn names_say_what_they_count() {
+        for (name, kind, _) in ALL {
+            assert_eq!(name.ends_with("_total"), *kind == "counter", "{name}");
+            assert!(name.starts_with("ringtide_"), "{name}");
+        }
+        let names: BTreeSet<_> = ALL.iter().map(|(name, ..)| name).collect();
+        assert_eq!(names.len(), ALL.len(), "each once");
+    }
 }
