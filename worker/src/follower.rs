@@ -22,6 +22,8 @@ use crate::stream::{Listing, ShardId, StreamStatus};
 
 /// How often a worker that was asked for a lease looks whether its ring shards can be delivered to again.
 const OUTAGE_CHECK: Duration = Duration::from_millis(250);
+/// How often a worker that stops looks whether it was handed over what it had asked for.
+const HAND_OVER_CHECK: Duration = Duration::from_millis(100);
 /// How long a stop waits for a look at the leases that is under way.
 const STOP_PATIENCE: Duration = Duration::from_millis(500);
 /// How long a closed stream shard's child is looked for at a quick pace.
@@ -134,27 +136,41 @@ impl Follower {
             while let Some(closed) = self.consumers.join_next().await {
                 self.closed(closed);
             }
-        }
-        if followed == Followed::Stopped
-            && let Err(error) = self.free_claimed().await
-        {
-            tracing::warn!(table = %self.shared.table, %error, "claimed stream leases not freed, they have to expire");
+            if let Err(error) = self.free_claimed().await {
+                tracing::warn!(table = %self.shared.table, %error, "stream leases that are not read not freed, they have to expire");
+            }
         }
         self.fleet.leave(&self.shared.name);
         followed
     }
 
-    /// Frees leases of children that were claimed here and are not read yet, so that a successor need not wait.
+    /// Frees leases that are this worker's and not read here, so that a successor need not wait: children that were claimed,
+    /// and what another worker was asked for and is still to hand over.
     async fn free_claimed(&self) -> Result<(), LeaseError> {
         let shared = &self.shared;
-        for lease in shared.leases.list().await? {
-            let claimed = lease.owner.as_ref() == Some(&shared.owner) && lease.checkpoint == Checkpoint::TrimHorizon;
-            if claimed && lease.key.stream == shared.name {
-                let held = shared.leases.take(&lease, &shared.owner).await?;
-                shared.leases.release(held).await?;
+        let until = Instant::now() + shared.settings.cadence.timeout / 2;
+        loop {
+            let mut to_come = false;
+            for lease in shared.leases.list().await? {
+                let unended = lease.key.stream == shared.name && lease.checkpoint != Checkpoint::ShardEnd;
+                if !unended || lease.owner.as_ref() != Some(&shared.owner) {
+                    continue;
+                }
+                if lease.leaving.is_some() {
+                    to_come = true;
+                } else if self.fleet.is_ours(&lease) {
+                    match shared.leases.take(&lease, &shared.owner).await {
+                        Ok(held) => shared.leases.release(held).await?,
+                        Err(LeaseError::Lost(_)) => {}
+                        Err(error) => return Err(error),
+                    }
+                }
             }
+            if !to_come || Instant::now() >= until {
+                return Ok(());
+            }
+            tokio::time::sleep(HAND_OVER_CHECK).await;
         }
-        Ok(())
     }
 
     /// Takes note of a consumer's end; `None` for one that broke off.

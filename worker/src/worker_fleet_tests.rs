@@ -95,6 +95,32 @@ async fn a_worker_whose_ring_shard_is_down_reads_on_until_its_lease_is_taken() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_stops_frees_what_it_had_asked_for() {
+    let bench = Bench::new();
+    for shard in ["a", "b"] {
+        bench.source.shard(shard, None, &[]);
+    }
+    let _first = bench.start("first").await.unwrap();
+    seconds(3).await;
+    let second = bench.start("second").await.unwrap();
+    let is_asked = |lease: &Lease| lease.leaving.is_some();
+    while !bench.leases.list().await.unwrap().iter().any(is_asked) {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    second.shutdown();
+    second.join().await.unwrap();
+    seconds(1).await;
+    for (shard, record) in [("a", 1), ("b", 2)] {
+        bench.source.append(shard, &[record]);
+    }
+    seconds(1).await;
+    let mut read = bench.recorder.records();
+    read.sort_unstable();
+    assert_eq!(read, [1, 2]);
+    assert_eq!(bench.shares().await, shares([("first", 2)]));
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_was_stolen_is_not_read_any_further() {
     let bench = Bench::new();
     for shard in ["a", "b"] {

@@ -127,6 +127,11 @@ impl Fleet {
         self.sight().may_take(lease, Instant::now())
     }
 
+    /// Whether a lease that stands under this worker's name is known to be no other process's.
+    pub(crate) fn is_ours(&self, lease: &Lease) -> bool {
+        self.sight().is_ours(lease)
+    }
+
     /// Whether another process works under this worker's name.
     pub(crate) fn has_twin(&self) -> bool {
         self.sight().has_twin()

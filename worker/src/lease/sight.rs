@@ -168,15 +168,9 @@ impl Sight {
         }
         let still = self.still(lease, now);
         if lease.leaving.is_none() && lease.owner.as_ref() == Some(&self.owner) {
-            let seen = self.seen.get(&lease.key);
-            let settled = self.asked.contains(&lease.key)
-                || self.inherited.as_ref().is_some_and(|inherited| inherited.contains(&lease.key))
-                || self.left.get(&lease.key).is_some_and(|written| lease.counter <= *written)
-                // A child that was claimed with its parent's end.
-                || (lease.counter == 0 && seen.is_none_or(|seen| !seen.twin));
+            let twin = self.seen.get(&lease.key).is_some_and(|seen| seen.twin);
             // Whoever renews it does so every third of the time-out.
-            return settled
-                || still >= if seen.is_some_and(|seen| seen.twin) { self.timeout } else { self.timeout / 2 };
+            return self.is_ours(lease) || still >= if twin { self.timeout } else { self.timeout / 2 };
         }
         if lease.leaving.is_some() && lease.owner.as_ref() == Some(&self.owner) {
             let asked = self.seen.get(&lease.key).and_then(|seen| seen.asked_since);
@@ -193,6 +187,19 @@ impl Sight {
             self.share.free = self.share.free.saturating_sub(1);
         }
         takes
+    }
+
+    /// Whether a lease that stands under this worker's name is known to be no twin's: it was handed over or claimed, or held
+    /// until now, or is left from before a restart.
+    pub(crate) fn is_ours(&self, lease: &Lease) -> bool {
+        let key = &lease.key;
+        lease.leaving.is_none()
+            && lease.owner.as_ref() == Some(&self.owner)
+            && (self.asked.contains(key)
+                || self.inherited.as_ref().is_some_and(|inherited| inherited.contains(key))
+                || self.left.get(key).is_some_and(|written| lease.counter <= *written)
+                // A child that was claimed with its parent's end.
+                || (lease.counter == 0 && self.seen.get(key).is_none_or(|seen| !seen.twin)))
     }
 
     /// When the first of others' leases expires, if none is written until then.
