@@ -207,6 +207,8 @@ async fn trimmed_records_are_a_gap_that_flushes_and_goes_on_with_the_oldest() {
     assert_eq!(bench.recorder.flushed(), ["products"]);
     assert_eq!(bench.recorder.records(), [1, 2, 4, 5]);
     assert_eq!(bench.checkpoint("s").await, at(5));
+    let gaps = bench.health.snapshot().gaps;
+    assert_eq!((gaps.len(), &*gaps[0].reason, gaps[0].stream_shard.as_deref()), (1, "trimmed", Some("s")));
 }
 
 #[tokio::test(start_paused = true)]

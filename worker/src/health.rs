@@ -8,6 +8,8 @@ mod snapshot;
 mod verdict;
 
 #[cfg(test)]
+mod reports_tests;
+#[cfg(test)]
 mod tests;
 
 use std::collections::BTreeSet;
