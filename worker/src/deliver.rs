@@ -91,7 +91,7 @@ impl Deliver for Pipeline {
     }
 
     fn ring(&self) -> Option<Arc<Ring>> {
-        Some(Pipeline::ring(self))
+        Some(Pipeline::current_ring(self))
     }
 
     fn ring_shards(&self) -> Vec<RingShardStatus> {

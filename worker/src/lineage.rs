@@ -109,6 +109,13 @@ impl Plan {
     }
 }
 
+/// The listed children of a stream shard.
+#[must_use]
+pub fn children(listing: &Listing, shard: &ShardId) -> BTreeSet<ShardId> {
+    let of_shard = listing.shards.iter().filter(|child| child.parent.as_ref() == Some(shard) && child.id != *shard);
+    of_shard.map(|child| child.id.clone()).collect()
+}
+
 struct Graph {
     /// Every listed or leased stream shard with its parent; a parent that is neither is left out.
     parents: BTreeMap<ShardId, Option<ShardId>>,

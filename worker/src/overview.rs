@@ -234,8 +234,11 @@ mod tests {
     }
 
     fn listing() -> Listing {
-        let shard =
-            |(id, parent): (&str, Option<&str>)| StreamShard { id: id.into(), parent: parent.map(ShardId::from) };
+        let shard = |(id, parent): (&str, Option<&str>)| StreamShard {
+            id: id.into(),
+            parent: parent.map(ShardId::from),
+            starting: None,
+        };
         let shards = [("a", None), ("b", Some("a")), ("c", Some("b")), ("d", None)].map(shard);
         Listing { shards: shards.to_vec(), ..Listing::default() }
     }

@@ -186,8 +186,11 @@ mod tests {
     }
 
     fn listing(shards: &[(&str, Option<&str>)]) -> Listing {
-        let shard =
-            |(id, parent): &(&str, Option<&str>)| StreamShard { id: (*id).into(), parent: parent.map(ShardId::from) };
+        let shard = |(id, parent): &(&str, Option<&str>)| StreamShard {
+            id: (*id).into(),
+            parent: parent.map(ShardId::from),
+            starting: None,
+        };
         Listing { shards: shards.iter().map(shard).collect(), ..Listing::default() }
     }
 

@@ -284,12 +284,13 @@ async fn a_task_that_panics_ends_the_worker_with_an_error() {
         async fn describe_table(&self, table: &str) -> Result<crate::stream::TableDescription, StreamError> {
             self.0.describe_table(table).await
         }
-        async fn list_shards(
+        async fn shards_page(
             &self,
             stream: &ringtide_core::record::Stream,
-        ) -> Result<crate::stream::Listing, StreamError> {
+            query: &crate::stream::ShardQuery,
+        ) -> Result<crate::stream::ShardsPage, StreamError> {
             assert_ne!(self.1, "list");
-            self.0.list_shards(stream).await
+            self.0.shards_page(stream, query).await
         }
         async fn iterator(
             &self,

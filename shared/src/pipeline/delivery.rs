@@ -23,7 +23,7 @@ use crate::key::KeySpace;
 use crate::metrics as names;
 use crate::park::ParkStore;
 use crate::record::{ChangeRecord, UnreadableRecord};
-use crate::ring::{Former, Ring, RingHistory, Roster, ShardName};
+use crate::ring::{Former, RingHistory, Roster, ShardName};
 use crate::route::Router;
 
 /// The pipeline of one process, cheap to clone.
@@ -231,12 +231,6 @@ impl Pipeline {
     #[must_use]
     pub fn pending(&self) -> usize {
         self.inner.queues().iter().map(|queue| queue.pending()).sum::<usize>() + self.inner.parking.pending()
-    }
-
-    /// The ring that keys are placed by now.
-    #[must_use]
-    pub fn ring(&self) -> Arc<Ring> {
-        Arc::clone(self.inner.roster.load().ring())
     }
 
     /// How each ring shard's queue fares: the ring's in the order of their names, then those that have left.

@@ -26,7 +26,7 @@ use super::shard::RingShard;
 use super::ticket::Ticket;
 use crate::clock::unix_ms;
 use crate::metrics as names;
-use crate::ring::{Membership, Roster, ShardName};
+use crate::ring::{Membership, Ring, Roster, ShardName};
 use crate::watch::{RingChangeError, Source, Watch};
 
 /// What became of a membership that was handed in.
@@ -60,6 +60,12 @@ impl Pipeline {
     #[must_use]
     pub fn ring(&self) -> Membership {
         self.inner.roster.load().ring().membership().clone()
+    }
+
+    /// The ring that keys are placed by now, to place other keys by it.
+    #[must_use]
+    pub fn current_ring(&self) -> Arc<Ring> {
+        Arc::clone(self.inner.roster.load().ring())
     }
 
     /// Waits until a membership of this epoch, or a later one, is in use and every ring shard that joined with it is

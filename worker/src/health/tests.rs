@@ -141,7 +141,8 @@ impl Look {
             (ShardId::from(shard), Lease { owner, counter, ..Lease::new(key) })
         };
         let leases: BTreeMap<ShardId, Lease> = shards.iter().map(lease).collect();
-        let listed = |(id, ..): &(&str, Option<&str>, u64)| StreamShard { id: (*id).into(), parent: None };
+        let listed =
+            |(id, ..): &(&str, Option<&str>, u64)| StreamShard { id: (*id).into(), parent: None, starting: None };
         let listing = Listing { status: StreamStatus::Enabled, shards: shards.iter().map(listed).collect() };
         self.seen(&lineage::plan(&listing, &leases), &leases);
     }

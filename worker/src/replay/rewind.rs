@@ -136,8 +136,8 @@ mod tests {
 
     fn listing(text: &str) -> Listing {
         let shards = text.split_whitespace().map(|word| match word.split_once('<') {
-            Some((id, parent)) => StreamShard { id: id.into(), parent: Some(parent.into()) },
-            None => StreamShard { id: word.into(), parent: None },
+            Some((id, parent)) => StreamShard { id: id.into(), parent: Some(parent.into()), starting: None },
+            None => StreamShard { id: word.into(), parent: None, starting: None },
         });
         Listing { shards: shards.collect(), ..Listing::default() }
     }

@@ -75,6 +75,10 @@ impl LeaseStore for Leases {
         self.call(|_| now(self.table.create(lease))).await
     }
 
+    async fn ask(&self, lease: &Lease, owner: &OwnerId) -> Result<bool, LeaseError> {
+        self.call(|_| now(self.table.ask(lease, owner))).await
+    }
+
     async fn take(&self, lease: &Lease, owner: &OwnerId) -> Result<HeldLease, LeaseError> {
         let take = |world: &mut World| {
             let held = now(self.table.take(lease, owner))?;
