@@ -15,6 +15,8 @@ pub(crate) struct Browser {
     driver: Child,
     port: u16,
     session: String,
+    /// The browser's process, which the driver may leave behind.
+    process: Option<u64>,
     _profile: tempfile::TempDir,
 }
 
@@ -33,7 +35,7 @@ impl Browser {
             .unwrap_or_else(|error| {
                 panic!("the status page is not tested: chromedriver does not start ({error}); run `make setup`, which installs it")
             });
-        let mut browser = Self { driver, port, session: String::new(), _profile: profile };
+        let mut browser = Self { driver, port, session: String::new(), process: None, _profile: profile };
         let begun = Instant::now();
         while TcpStream::connect(("127.0.0.1", port)).is_err() {
             assert!(begun.elapsed() < PATIENCE, "chromedriver does not take connections");
@@ -57,6 +59,7 @@ impl Browser {
         let options = json!({ "args": arguments });
         let wanted = json!({ "browserName": "chrome", "goog:chromeOptions": options, "goog:loggingPrefs": { "browser": "ALL" } });
         let answer = browser.ask("POST", "/session", &json!({ "capabilities": { "alwaysMatch": wanted } }));
+        browser.process = answer["capabilities"]["goog:processID"].as_u64();
         let session = answer["sessionId"].as_str();
         browser.session =
             session.unwrap_or_else(|| panic!("the browser does not start: {answer}; run `make setup`")).to_owned();
@@ -113,6 +116,15 @@ impl Browser {
         self.ask("POST", &format!("/session/{}{path}", self.session), body)
     }
 
+    /// Ends the browser, and waits until the driver says so.
+    fn quit(&self) -> std::io::Result<()> {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.port))?;
+        stream.set_read_timeout(Some(Duration::from_secs(20)))?;
+        let path = format!("/session/{}", self.session);
+        write!(stream, "DELETE {path} HTTP/1.1\r\nHost: 127.0.0.1:{}\r\nConnection: close\r\n\r\n", self.port)?;
+        stream.read(&mut [0; 1024]).map(drop)
+    }
+
     fn ask(&self, method: &str, path: &str, body: &Value) -> Value {
         let body = body.to_string();
         let mut stream = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
@@ -143,11 +155,12 @@ impl Browser {
 
 impl Drop for Browser {
     fn drop(&mut self) {
-        if !self.session.is_empty() && !std::thread::panicking() {
-            self.ask("DELETE", &format!("/session/{}", self.session), &json!({}));
+        // The driver alone would leave the browser behind, also after a test that failed.
+        let _already_gone = self.quit();
+        let _driver_gone = self.driver.kill();
+        if let Some(process) = self.process {
+            let _browser_gone = Command::new("kill").arg(process.to_string()).stderr(Stdio::null()).status();
         }
-        // SIGTERM, unlike SIGKILL, lets it end the browser as well.
-        let _gone = Command::new("kill").arg(self.driver.id().to_string()).status();
         let _reaped = self.driver.wait();
     }
 }
