@@ -43,7 +43,6 @@ space = "product"
 table = "products"
 space = "page"
 action = "refresh"
-populate = true
 [[routes]]
 table = "products"
 space = "price"
