@@ -93,6 +93,10 @@ pub fn plan(listing: &Listing, leases: &BTreeMap<ShardId, Lease>) -> Plan {
             }
         }
     }
+    if !plan.strays.is_empty() {
+        // What they tell an interruption by.
+        plan.served.clear();
+    }
     plan
 }
 

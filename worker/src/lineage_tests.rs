@@ -147,3 +147,10 @@ fn a_root_that_was_begun_before_goes_on() {
     let plan = plan(&listing("b<a"), &leases);
     assert_eq!(plan.origin(&"b".into()), Origin::Continued);
 }
+
+#[test]
+fn nothing_is_deleted_while_a_parent_is_unknown() {
+    let of = |listed, leased| ids(&plan(&listing(listed), &leases(leased)).served);
+    assert_eq!(of("b<a", "a=end b<a=4"), "a");
+    assert_eq!(of("b<a d<c", "a=end b<a=4"), "", "the lease of a tells that d is no first root");
+}

@@ -1,6 +1,6 @@
 //! Tables and streams as DynamoDB keeps them. Every call is answered, or refused, as the service would.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,6 +15,9 @@ pub(super) const TABLE: &str = "products";
 
 /// How much earlier than its parent a child may be shown.
 const SKEW: Duration = Duration::from_secs(3);
+
+/// A stream shard is forgotten only when its children have been shown for so long.
+const LONG_SHOWN: Duration = Duration::from_secs(6);
 
 /// What this cloud is like.
 #[derive(Clone, Copy, Debug)]
@@ -183,11 +186,19 @@ impl Cloud {
 
     /// Nothing written before `before` is kept; closed stream shards without records may be forgotten.
     pub(super) fn trim(&mut self, before: Instant, forget: bool) {
+        let now = Instant::now();
         for stream in &mut self.streams {
+            // A day after its end the children of a stream shard have long been shown.
+            let mut fresh = BTreeSet::new();
             for shard in stream.shards.values_mut() {
                 shard.trimmed += shard.records.iter().skip(shard.trimmed).take_while(|r| r.written < before).count();
-                let over = shard.closed.is_some_and(|closed| closed < before);
+            }
+            for (id, shard) in stream.shards.iter_mut().rev() {
+                let over = shard.closed.is_some_and(|closed| closed < before) && !fresh.contains(id);
                 shard.forgotten |= forget && over && shard.trimmed == shard.records.len();
+                if !shard.forgotten && shard.visible_at + LONG_SHOWN > now {
+                    fresh.extend(shard.parent.clone());
+                }
             }
         }
     }
