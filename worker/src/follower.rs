@@ -238,11 +238,17 @@ impl Follower {
         let settled = shared.deliver.unhealthy().is_empty();
         let all = self.fleet.leases(since, settled).await?;
         let paused = all.iter().any(|lease| lease.is_paused() && lease.key.stream.same_table(&shared.name));
+        let read_before = |lease: &Lease| lease.key.stream != shared.name && lease.key.stream.same_table(&shared.name);
+        let table_read_before = all.iter().any(read_before);
         let of_stream = all.iter().filter(|lease| lease.key.stream == shared.name);
         let leases: BTreeMap<ShardId, Lease> =
             of_stream.map(|lease| (lease.key.shard.clone(), lease.clone())).collect();
         self.stop_what_is_stolen(&leases);
-        let plan = lineage::plan(listing, &leases);
+        let mut plan = lineage::plan(listing, &leases);
+        if table_read_before {
+            // Where an earlier stream of the table was read, every record of this one counts.
+            plan.fresh.clear();
+        }
         self.health.leases(
             &shared.table,
             &LeasesSeen {
