@@ -10,6 +10,7 @@
 //! - `source`, `leases`, `ring`: the worker's seams, with latency, faults and hanging calls
 //! - `ledger`: the properties
 //! - `flaw`: planted defects, each of which has to be found
+//! - `campaign`: many seeds; `rollover`: how soon a child is read; `scale`: what a stream shard costs
 //!
 //! `docs/simulation.md` tells what is modelled and how to replay a seed.
 
