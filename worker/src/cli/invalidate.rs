@@ -8,7 +8,7 @@ use std::time::Duration;
 use clap::Args;
 use ringtide_core::clock::unix_ms;
 use ringtide_core::ring::ShardName;
-use ringtide_core::route::{RouteExplanation, Router};
+use ringtide_core::route::{RouteExplanation, Router, WhyNot};
 use serde::Serialize;
 
 use super::output::{Format, Output};
@@ -157,5 +157,9 @@ impl Invalidate {
 }
 
 fn reason_of(route: &RouteExplanation<'_>) -> Option<String> {
-    route.why_not.as_ref().map(ToString::to_string)
+    match route.why_not.as_ref()? {
+        // Items are all keys and no image.
+        WhyNot::NoImage(names) => Some(format!("the item has no {}", names.join(" and no "))),
+        why_not => Some(why_not.to_string()),
+    }
 }
