@@ -10,8 +10,10 @@
 
 mod courier;
 mod recent;
+mod recovery;
+mod state;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -24,12 +26,12 @@ use super::shard::RingShard;
 use super::status::{LastFlush, RingShardStatus};
 use super::ticket::Part;
 use crate::clock::unix_ms;
-use crate::command::{Action, Command};
 use crate::metrics as names;
 use crate::ring::ShardName;
-use crate::valkey::{Applied, BATCH, Loss, ShardError};
+use crate::valkey::{Applied, ShardError};
 use courier::Courier;
-use recent::Recent;
+pub(super) use state::Item;
+use state::{Flush, Stage, State};
 
 /// The queue of one ring shard.
 pub(super) struct Queue {
@@ -45,102 +47,9 @@ pub(super) struct Queue {
     moved: Notify,
 }
 
-struct State {
-    waiting: VecDeque<Item>,
-    /// What waits for its time, by that.
-    delayed: BTreeMap<(Instant, u64), Item>,
-    /// Commands that wait or are under way.
-    commands: usize,
-    flush: Option<Flush>,
-    /// Items and flushes that are under way.
-    under_way: usize,
-    recent: Recent,
-    /// When something was found to be lost last.
-    failed_over: Option<Instant>,
-    /// The number of the next item.
-    next: u64,
-    stage: Stage,
-    /// Why a flush is under way.
-    flushing: Option<&'static str>,
-    last_flush: Option<LastFlush>,
-}
-
-/// Whether anything is still delivered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stage {
-    /// Everything.
-    Open,
-    /// Nothing more: the ring shard has left every membership that counts, so that nothing is served from it.
-    Retired,
-    /// Nothing more: there is no task that could.
-    Broken,
-}
-
-/// A batch that waits.
-pub(super) struct Item {
-    commands: Arc<[Command]>,
-    /// What waits for it; `None` where it is delivered again and nobody does.
-    part: Option<Part>,
-    /// Refreshes are not stored past it, by the ring shard's clock (unix ms; 0 for no deadline).
-    deadline_ms: u64,
-    /// Its place in the order of what was queued.
-    number: u64,
-}
-
-/// Key spaces to be flushed before anything else is delivered.
-struct Flush {
-    prefixes: BTreeSet<String>,
-    parts: Vec<Part>,
-    reason: &'static str,
-}
-
-impl Item {
-    pub(super) fn new(commands: Arc<[Command]>, part: Part, deadline_ms: u64) -> Self {
-        Self { commands, part: Some(part), deadline_ms, number: 0 }
-    }
-
-    fn is_refresh(&self) -> bool {
-        self.commands.iter().any(|command| matches!(command.action, Action::Refresh { .. }))
-    }
-
-    fn given_up(&self) -> bool {
-        self.part.as_ref().is_some_and(Part::given_up)
-    }
-
-    fn done(self) {
-        if let Some(part) = self.part {
-            part.done();
-        }
-    }
-
-    /// What to send after an error: a refresh that the server refuses (it is out of memory, say) becomes a drop, which
-    /// is always right; anything else is sent again.
-    fn after(self, error: &ShardError) -> Self {
-        let about_it = matches!(error, ShardError::Rejected { code, .. } if &**code != "NOREPLICAS");
-        if !about_it || !self.is_refresh() {
-            return self;
-        }
-        let drops = self.commands.iter().map(|c| Command::drop_entry(c.key.clone(), c.space.clone()));
-        Self { commands: drops.collect(), ..self }
-    }
-}
-
 impl Queue {
     pub(super) fn new(name: ShardName, prefixes: Arc<BTreeSet<String>>, limits: Limits) -> Self {
-        let recent = Recent::new(limits.redelivery.window, limits.redelivery.keys, Instant::now());
-        let state = State {
-            waiting: VecDeque::new(),
-            delayed: BTreeMap::new(),
-            commands: 0,
-            flush: None,
-            under_way: 0,
-            recent,
-            failed_over: None,
-            next: 1,
-            stage: Stage::Open,
-            flushing: None,
-            last_flush: None,
-        };
+        let state = State::new(&limits, Instant::now());
         Self {
             name,
             prefixes,
@@ -251,56 +160,6 @@ impl Queue {
         // Their tickets resolve to errors.
         drop(dropped);
         self.moved.notify_waiters();
-    }
-
-    /// Another process delivered what comes before: of that nothing is remembered here.
-    ///
-    /// Where servers have changed just before, what they lost of it is unknown.
-    pub(super) fn took_over(&self, now: Instant) {
-        let mut state = self.lock();
-        state.recent.begin_again(now);
-        let just = |at: Instant| now.duration_since(at) < self.limits.redelivery.window;
-        if state.stage == Stage::Open && state.failed_over.is_some_and(just) {
-            self.flush_all(&mut state, "failover");
-        }
-        drop(state);
-        self.filled.notify_one();
-    }
-
-    /// Queues what may be lost once more, ahead of everything else.
-    fn recover(&self, loss: Loss, now: Instant) {
-        let since = match loss {
-            Loss::Nothing => return,
-            Loss::Since(since) => Some(since),
-            Loss::Unknown => None,
-        };
-        let mut state = self.lock();
-        state.failed_over = Some(now);
-        let lost = since.and_then(|since| state.recent.take(since, now));
-        let outcome = if lost.is_some() { "redelivered" } else { "flushed" };
-        let name = || self.name.to_string();
-        counter!(names::FAILOVERS, names::RING_SHARD => name(), names::OUTCOME => outcome).increment(1);
-        match lost {
-            Some(lost) => {
-                tracing::warn!(
-                    ring_shard = %self.name, commands = lost.len(),
-                    "another server has taken a ring shard over, what it may lack is delivered again"
-                );
-                counter!(names::REDELIVERED, names::RING_SHARD => name()).increment(lost.len() as u64);
-                state.redeliver(&lost, now);
-                self.bound(&mut state);
-                self.note_pending(&state);
-            }
-            None => {
-                tracing::warn!(
-                    ring_shard = %self.name,
-                    "another server has taken a ring shard over, and what it may lack is not known, it is flushed"
-                );
-                self.flush_all(&mut state, "failover");
-            }
-        }
-        drop(state);
-        self.filled.notify_one();
     }
 
     /// Gives up what waits for a shard that is down, where it is too much, for a flush.
@@ -494,83 +353,6 @@ impl Queue {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl State {
-    /// Passes an item on where it can be delivered.
-    fn admit(&mut self, item: Item) -> Option<Item> {
-        match self.stage {
-            Stage::Open => Some(item),
-            Stage::Retired => {
-                item.done();
-                None
-            }
-            // Its ticket resolves to an error.
-            Stage::Broken => None,
-        }
-    }
-
-    fn enqueue(&mut self, mut item: Item) {
-        item.number = self.next;
-        self.next += 1;
-        self.commands += item.commands.len();
-        self.waiting.push_back(item);
-    }
-
-    fn delay(&mut self, item: Item, at: Instant) {
-        self.delayed.insert((at, self.next), item);
-        self.next += 1;
-    }
-
-    /// Queues what has waited for its time until `now`.
-    fn wake(&mut self, now: Instant) {
-        while let Some(first) = self.delayed.first_entry()
-            && first.key().0 <= now
-        {
-            let item = first.remove();
-            self.enqueue(item);
-        }
-    }
-
-    /// Queues commands ahead of everything else, and once more later where they settle.
-    fn redeliver(&mut self, commands: &[Command], now: Instant) {
-        let item = |commands: Vec<Command>| Item { commands: commands.into(), part: None, deadline_ms: 0, number: 0 };
-        for batch in commands.chunks(BATCH).rev() {
-            self.commands += batch.len();
-            self.waiting.push_front(item(batch.to_vec()));
-        }
-        let mut later: BTreeMap<Instant, Vec<Command>> = BTreeMap::new();
-        for command in commands {
-            if let Some(after) = command.repeated_after() {
-                later.entry(now + after).or_default().push(command.clone());
-            }
-        }
-        for (at, commands) in later {
-            for batch in commands.chunks(BATCH) {
-                self.delay(item(batch.to_vec()), at);
-            }
-        }
-    }
-
-    fn add_flush(&mut self, more: Flush) {
-        match &mut self.flush {
-            Some(flush) => {
-                flush.prefixes.extend(more.prefixes);
-                flush.parts.extend(more.parts);
-            }
-            None => self.flush = Some(more),
-        }
-    }
-
-    /// Takes everything out that waits.
-    fn end(&mut self, stage: Stage) -> (Vec<Item>, Option<Flush>) {
-        self.stage = stage;
-        self.commands = 0;
-        self.under_way = 0;
-        let delayed = std::mem::take(&mut self.delayed);
-        let items = std::mem::take(&mut self.waiting).into_iter().chain(delayed.into_values()).collect();
-        (items, self.flush.take())
     }
 }
 

@@ -9,8 +9,9 @@ use tokio_util::sync::CancellationToken;
 use super::super::ticket::Ticket;
 use super::courier::DEPTH;
 use super::*;
-use crate::command::Image;
+use crate::command::{Action, Command, Image};
 use crate::key::{CacheKey, KeySpace, Template};
+use crate::valkey::Loss;
 use crate::version::Version;
 
 /// A ring shard that is up or down, and that notes what it acknowledged.

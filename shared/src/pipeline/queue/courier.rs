@@ -9,7 +9,8 @@ use futures_util::stream::FuturesUnordered;
 use metrics::gauge;
 use tokio::time::Instant;
 
-use super::{Flush, Item, Queue};
+use super::Queue;
+use super::state::{Flush, Item};
 use crate::metrics as names;
 use crate::pipeline::backoff::Backoff;
 use crate::pipeline::shard::RingShard;
