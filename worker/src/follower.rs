@@ -149,6 +149,7 @@ impl Follower {
     async fn free_claimed(&self) -> Result<(), LeaseError> {
         let shared = &self.shared;
         let until = Instant::now() + shared.settings.cadence.timeout / 2;
+        self.fleet.close().await;
         loop {
             let mut to_come = false;
             for lease in shared.leases.list().await? {

@@ -1,6 +1,6 @@
 //! The fleet as one worker sees it: one listing of all leases for all of its streams, and the requests for a fair share.
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -27,6 +27,8 @@ pub(crate) struct Fleet {
     timeout: Duration,
     listing: tokio::sync::Mutex<Option<Listed>>,
     sight: Mutex<Sight>,
+    /// Nothing is asked for any more.
+    closed: AtomicBool,
 }
 
 #[derive(Clone)]
@@ -72,7 +74,7 @@ impl Holding {
 impl Fleet {
     pub(crate) fn new(store: Arc<dyn LeaseStore>, owner: OwnerId, timeout: Duration) -> Self {
         let sight = Mutex::new(Sight::new(owner.clone(), timeout));
-        Self { store, owner, timeout, listing: tokio::sync::Mutex::new(None), sight }
+        Self { store, owner, timeout, listing: tokio::sync::Mutex::new(None), sight, closed: AtomicBool::new(false) }
     }
 
     /// The leases of this stream are for this worker, too.
@@ -99,7 +101,7 @@ impl Fleet {
             let twins = sight.observe(&leases, Instant::now()).twins;
             tell(sight.share());
             let wanted = balance::to_ask_for(sight.in_play(), &self.owner, &mut fastrand::Rng::new());
-            (twins, if settled { wanted } else { Vec::new() })
+            (twins, if settled && !self.closed.load(Ordering::Acquire) { wanted } else { Vec::new() })
         };
         for key in twins {
             counter!(names::LEASE_CHANGES, names::OUTCOME => "twin").increment(1);
@@ -109,13 +111,14 @@ impl Fleet {
             );
         }
         for lease in leases.iter().filter(|lease| wanted.contains(&lease.key)) {
+            // Whatever becomes of the call: the request may be made.
+            self.sight().asks(&lease.key);
             if self.store.ask(lease, &self.owner).await? {
                 counter!(names::LEASE_CHANGES, names::OUTCOME => "asked").increment(1);
                 tracing::info!(
                     lease = %lease.key, holder = lease.holder().map(OwnerId::as_str),
                     "stream lease asked for, to even out the workers' shares"
                 );
-                self.sight().asks(&lease.key);
             }
         }
         *listing = Some(Listed { at, leases: Arc::clone(&leases) });
@@ -125,6 +128,12 @@ impl Fleet {
     /// Whether this worker may take a lease that it does not hold.
     pub(crate) fn may_take(&self, lease: &Lease) -> bool {
         self.sight().may_take(lease, Instant::now())
+    }
+
+    /// Asks for no more leases, and waits until no follower does so.
+    pub(crate) async fn close(&self) {
+        self.closed.store(true, Ordering::Release);
+        drop(self.listing.lock().await);
     }
 
     /// Whether a lease that stands under this worker's name is known to be no other process's.
