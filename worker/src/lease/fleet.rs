@@ -153,7 +153,13 @@ impl Fleet {
 
     /// Takes a lease as it was read.
     pub(crate) async fn take(self: &Arc<Self>, lease: &Lease) -> Result<(HeldLease, Holding), LeaseError> {
-        let held = self.store.take(lease, &self.owner).await?;
+        // An answer that gets lost leaves a lease that is this worker's.
+        self.sight().gives_up(&lease.key, lease.counter.saturating_add(1));
+        let taken = self.store.take(lease, &self.owner).await;
+        if let Err(LeaseError::Lost(_)) = &taken {
+            self.sight().loses(&lease.key);
+        }
+        let held = taken?;
         let outcome = match lease.holder() {
             Some(holder) if *holder != self.owner => "stolen",
             Some(_) | None => "taken",

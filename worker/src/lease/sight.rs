@@ -89,6 +89,11 @@ impl Sight {
         self.left.insert(key.clone(), counter);
     }
 
+    /// Another worker was first to take a lease.
+    pub(crate) fn loses(&mut self, key: &LeaseKey) {
+        self.left.remove(key);
+    }
+
     /// This worker asked for a lease.
     pub(crate) fn asks(&mut self, key: &LeaseKey) {
         self.asked.insert(key.clone());
