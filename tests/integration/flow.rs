@@ -36,6 +36,9 @@ async fn changes_reach_the_cache(endpoint: Endpoint) {
     assert_eq!(world.read(&products, "5").await.unwrap().rev, 2, "it comes from the cache");
     let worker = world.worker().await;
     world.read_until(&products, "5", Some(9)).await;
+    // It knows its place by the endpoint's own number: there was no gap, and what did not change is still cached.
+    let load = || async { Err::<Option<Product>, _>("it is cached") };
+    assert_eq!(products.get_or_load("6", load).await.unwrap().unwrap().rev, 2);
     stop(worker).await;
 }
 

@@ -1,15 +1,23 @@
 //! Sequence numbers: up to 40 decimal digits, compared as numbers.
 
+use std::cmp::Ordering;
 use std::fmt;
+use std::hash::{Hash, Hasher};
+use std::num::NonZeroU8;
 use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 /// A record's place in its stream: an unsigned number of up to 40 decimal digits (133 bits).
 ///
-/// Compared as a number, never as text. Comparable within one stream only.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
-pub struct SequenceNumber([u32; LIMBS]);
+/// Compared as a number, never as text. Comparable within one stream only. It is written as it was read: services that begin
+/// theirs with zeros know them by no other text.
+#[derive(Clone, Copy)]
+pub struct SequenceNumber {
+    limbs: [u32; LIMBS],
+    /// The digits that it was written with, zeros before it included.
+    digits: NonZeroU8,
+}
 
 const LIMBS: usize = 5;
 const MAX_DIGITS: usize = 40;
@@ -26,7 +34,7 @@ impl SequenceNumber {
     #[must_use]
     pub fn to_be_bytes(&self) -> [u8; 20] {
         let mut bytes = [0; 20];
-        for (chunk, limb) in bytes.chunks_exact_mut(4).zip(self.0) {
+        for (chunk, limb) in bytes.chunks_exact_mut(4).zip(self.limbs) {
             chunk.copy_from_slice(&limb.to_be_bytes());
         }
         bytes
@@ -35,11 +43,43 @@ impl SequenceNumber {
     fn push_digits(&mut self, value: u32, digits: u32) {
         let mut carry = u64::from(value);
         let scale = u64::from(10_u32.pow(digits));
-        for limb in self.0.iter_mut().rev() {
+        for limb in self.limbs.iter_mut().rev() {
             let product = u64::from(*limb) * scale + carry;
             *limb = (product & u64::from(u32::MAX)) as u32;
             carry = product >> 32;
         }
+    }
+}
+
+impl Default for SequenceNumber {
+    fn default() -> Self {
+        Self { limbs: [0; LIMBS], digits: NonZeroU8::MIN }
+    }
+}
+
+impl PartialEq for SequenceNumber {
+    fn eq(&self, other: &Self) -> bool {
+        self.limbs == other.limbs
+    }
+}
+
+impl Eq for SequenceNumber {}
+
+impl PartialOrd for SequenceNumber {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for SequenceNumber {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.limbs.cmp(&other.limbs)
+    }
+}
+
+impl Hash for SequenceNumber {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.limbs.hash(state);
     }
 }
 
@@ -55,7 +95,8 @@ impl FromStr for SequenceNumber {
         if significant.len() > MAX_DIGITS {
             return Err(invalid());
         }
-        let mut number = Self::default();
+        let digits = NonZeroU8::new(text.len().min(MAX_DIGITS) as u8).unwrap_or(NonZeroU8::MIN);
+        let mut number = Self { digits, ..Self::default() };
         for chunk in significant.as_bytes().chunks(CHUNK as usize) {
             let value = chunk.iter().fold(0, |value, digit| value * 10 + u32::from(digit - b'0'));
             number.push_digits(value, chunk.len() as u32);
@@ -66,7 +107,7 @@ impl FromStr for SequenceNumber {
 
 impl fmt::Display for SequenceNumber {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut limbs = self.0;
+        let mut limbs = self.limbs;
         let mut chunks = Vec::with_capacity(5);
         while limbs.iter().any(|limb| *limb != 0) {
             let mut remainder = 0_u64;
@@ -77,8 +118,9 @@ impl fmt::Display for SequenceNumber {
             }
             chunks.push(remainder);
         }
-        let Some(first) = chunks.pop() else { return f.write_str("0") };
-        write!(f, "{first}")?;
+        let first = chunks.pop().unwrap_or_default();
+        let width = usize::from(self.digits.get()).saturating_sub(chunks.len() * CHUNK as usize);
+        write!(f, "{first:0width$}")?;
         chunks.iter().rev().try_for_each(|chunk| write!(f, "{chunk:09}"))
     }
 }
@@ -125,9 +167,15 @@ mod tests {
     }
 
     #[test]
-    fn leading_zeros_do_not_count() {
-        let padded: SequenceNumber = "0000000000000000000000000000000000000000000000042".parse().unwrap();
-        assert_eq!(padded.to_string(), "42");
+    fn leading_zeros_are_kept_and_do_not_count() {
+        let number = |text: &str| text.parse::<SequenceNumber>().unwrap();
+        for text in ["0", "000", "000000000000000000042"] {
+            assert_eq!(number(text).to_string(), text);
+        }
+        assert_eq!(number("000000000000000000042"), number("42"));
+        assert!(number("041") < number("42") && number("43") > number("0042"));
+        // No number has more than 40 digits.
+        assert_eq!(number(&format!("{}42", "0".repeat(50))).to_string(), format!("{}42", "0".repeat(38)));
     }
 
     #[test]
