@@ -170,10 +170,15 @@ mod tests {
     /// Rewinds, and tells the writes and what may start afterwards.
     fn check(listed: &str, leased: &str, targets: &str) -> (String, String) {
         let (listing, mut leases) = (listing(listed), leases(leased));
+        for lease in leases.values_mut() {
+            let shard = listing.shards.iter().find(|shard| shard.id == lease.key.shard);
+            lease.parents = shard.and_then(|shard| shard.parent.clone()).into_iter().collect();
+        }
         let writes = rewind(&listing, &leases, &pairs(targets));
         for write in &writes {
             let key = LeaseKey::parse(&format!("1:r$1$t$l:1:{}", write.shard)).unwrap();
-            let lease = leases.entry(write.shard.clone()).or_insert_with(|| Lease::new(key));
+            let parents = write.parent.iter().cloned().collect();
+            let lease = leases.entry(write.shard.clone()).or_insert_with(|| Lease { parents, ..Lease::new(key) });
             lease.checkpoint = write.to;
         }
         let words: Vec<String> = writes.iter().map(|write| format!("{}={}", write.shard, write.to)).collect();

@@ -226,7 +226,9 @@ impl World {
 }
 
 fn lease_problem(shard: &Shard, lease: &crate::lease::Lease, owners: &BTreeSet<String>) -> Option<String> {
-    let owned = lease.owner.as_ref().is_some_and(|owner| owners.contains(owner.as_str()));
+    // While it is handed over nobody may be reading: who had it may have died.
+    let handed_over = lease.leaving.is_none();
+    let owned = handed_over && lease.owner.as_ref().is_some_and(|owner| owners.contains(owner.as_str()));
     let kept = shard.records.get(shard.trimmed..).unwrap_or_default();
     match (lease.checkpoint, shard.closed) {
         (Checkpoint::ShardEnd, Some(_)) => None,
