@@ -15,7 +15,7 @@ mod status;
 mod tasks;
 mod ticket;
 
-pub use connect::{Connected, Services};
+pub use connect::{Connected, Services, connect_ring, ring_of};
 pub use delivery::{Delivered, Pipeline};
 pub use limits::{Limits, Redelivery, Replicas};
 pub use plan::{Batch, Parked, Plan, plan, plan_overtaken};

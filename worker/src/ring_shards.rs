@@ -1,18 +1,20 @@
 //! The ring shards of a configuration, for commands that look at entries or write them themselves.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ringtide_core::aws;
 use ringtide_core::config::{Config, Violation};
 use ringtide_core::key::CacheKey;
+use ringtide_core::pipeline::connect_ring;
 use ringtide_core::ring::{Ring, ShardName};
 use ringtide_core::valkey::{Shard, ShardError};
 
 /// Every ring shard, and who owns which key.
 #[derive(Debug)]
 pub(crate) struct RingShards {
-    ring: Ring,
+    ring: Arc<Ring>,
     shards: BTreeMap<ShardName, Shard>,
 }
 
@@ -22,28 +24,11 @@ impl RingShards {
     /// # Errors
     /// Everything about the ring's addresses and settings that no retry can mend.
     pub(crate) fn connect(config: &Config) -> Result<Self, Vec<Violation>> {
-        let ring = Ring::new(config.ring.clone())
-            .map_err(|errors| errors.into_iter().map(Violation::from).collect::<Vec<_>>())?;
-        let credentials = aws::credentials(config);
-        let mut violations = Vec::new();
-        let mut shards = BTreeMap::new();
-        for spec in ring.shards() {
-            let shard = match &credentials {
-                Some(credentials) => Shard::connect_as(spec, &config.valkey, credentials.clone()),
-                None => Shard::connect(spec, &config.valkey),
-            };
-            match shard {
-                Ok(shard) => {
-                    shards.insert(spec.name.clone(), shard);
-                }
-                Err(error) => violations.push(Violation::new(
-                    format!("ring.shards, {}", spec.name),
-                    error.to_string(),
-                    "mend the shard's address or the [valkey] settings",
-                )),
-            }
-        }
-        if violations.is_empty() { Ok(Self { ring, shards }) } else { Err(violations) }
+        let (history, shards) = connect_ring(config, aws::credentials(config))?;
+        let ring = Arc::clone(history.current());
+        // Those of earlier memberships come last, and nobody reads from them any more.
+        let shards = shards.into_iter().take(ring.shards().len());
+        Ok(Self { ring, shards: shards.map(|shard| (shard.name().clone(), shard)).collect() })
     }
 
     /// Waits for every ring shard; returns those that cannot be reached.

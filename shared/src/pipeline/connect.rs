@@ -49,6 +49,23 @@ impl Connector {
         Ok(Arc::new(self.connect(spec)?))
     }
 
+    /// Begins to connect to every ring shard of a configuration.
+    fn open_all(&self, config: &Config) -> Result<(RingHistory, Vec<Shard>), Vec<Violation>> {
+        let history = ring_of(config)?;
+        let (mut opened, mut violations) = (Vec::new(), Vec::new());
+        for spec in history.shards(unix_ms()) {
+            match self.connect(spec) {
+                Ok(shard) => opened.push(shard),
+                Err(error) => violations.push(Violation::new(
+                    format!("ring.shards, {}", spec.name),
+                    error.to_string(),
+                    "mend the shard's address or the [valkey] settings",
+                )),
+            }
+        }
+        if violations.is_empty() { Ok((history, opened)) } else { Err(violations) }
+    }
+
     fn connect(&self, spec: &ShardSpec) -> Result<Shard, ConnectError> {
         match &self.credentials {
             Some(credentials) => Shard::connect_as(spec, &self.valkey, Arc::clone(credentials)),
@@ -67,8 +84,6 @@ impl Pipeline {
     /// Every address and TLS setting that cannot be used, and every service that the configuration asks for and
     /// `services` lacks. A ring shard that is down is no error: its commands wait.
     pub fn connect(config: &Config, services: Services) -> Result<Connected, Vec<Violation>> {
-        let ring = Ring::new(config.ring.clone())
-            .map_err(|errors| errors.into_iter().map(Violation::from).collect::<Vec<_>>())?;
         let mut violations = Vec::new();
         let park = services.park.or_else(|| directory(config.park.as_ref()?));
         if park.is_none() && config.park.is_some() {
@@ -84,22 +99,12 @@ impl Pipeline {
             };
             violations.push(Violation::new("park.to", problem, remedy));
         }
-        let (history, now_ms) = (remembered(config, ring)?, unix_ms());
         let connector = Connector { valkey: config.valkey.clone(), credentials: services.credentials };
-        let mut opened = Vec::new();
-        for spec in history.shards(now_ms) {
-            match connector.connect(spec) {
-                Ok(shard) => opened.push(shard),
-                Err(error) => violations.push(Violation::new(
-                    format!("ring.shards, {}", spec.name),
-                    error.to_string(),
-                    "mend the shard's address or the [valkey] settings",
-                )),
-            }
-        }
-        if !violations.is_empty() {
-            return Err(violations);
-        }
+        let (history, mut opened) = match connector.open_all(config) {
+            Ok(opened) if violations.is_empty() => opened,
+            Ok(_) => return Err(violations),
+            Err(more) => return Err(violations.into_iter().chain(more).collect()),
+        };
         let targets = opened
             .iter()
             .map(|shard| -> (ShardName, Arc<dyn RingShard>) { (shard.name().clone(), Arc::new(shard.clone())) });
@@ -115,15 +120,32 @@ impl Pipeline {
     }
 }
 
-/// The ring with the memberships before it.
-fn remembered(config: &Config, ring: Ring) -> Result<RingHistory, Vec<Violation>> {
+/// Where keys live by a configuration, and where earlier memberships that it lists may have left them.
+///
+/// # Errors
+/// Everything that keeps them from being a ring.
+pub fn ring_of(config: &Config) -> Result<RingHistory, Vec<Violation>> {
     let window_ms = config.ring_window_ms();
     if config.earlier_rings.is_empty() {
+        let ring = Ring::new(config.ring.clone());
+        let ring = ring.map_err(|errors| errors.into_iter().map(Violation::from).collect::<Vec<_>>())?;
         return Ok(RingHistory::new(ring, window_ms));
     }
     let memberships = config.earlier_rings.iter().chain([&config.ring]).cloned();
     RingHistory::restore(memberships, window_ms, unix_ms())
         .map_err(|error| vec![Violation::new("ring.earlier", error.to_string(), "list them oldest first")])
+}
+
+/// Begins to connect to every ring shard of a configuration, for those who need no pipeline: the ring's own in the order of
+/// their names, then those of earlier memberships that may still hold an entry. Must be called in a Tokio runtime.
+///
+/// # Errors
+/// Everything about addresses and settings that no retry can mend.
+pub fn connect_ring(
+    config: &Config,
+    credentials: Option<Arc<dyn Credentials>>,
+) -> Result<(RingHistory, Vec<Shard>), Vec<Violation>> {
+    Connector { valkey: config.valkey.clone(), credentials }.open_all(config)
 }
 
 fn directory(target: &ParkTarget) -> Option<Arc<dyn ParkStore>> {

@@ -9,9 +9,9 @@ use futures_util::future::BoxFuture;
 use ringtide_core::aws;
 use ringtide_core::command::Command;
 use ringtide_core::config::{Config, Violation};
-use ringtide_core::pipeline::{Delivered, Limits, Pipeline, RingShard};
+use ringtide_core::pipeline::{Delivered, Limits, Pipeline, RingShard, connect_ring, ring_of};
 use ringtide_core::record::{ChangeRecord, UnreadableRecord};
-use ringtide_core::ring::{Ring, RingHistory, ShardName};
+use ringtide_core::ring::{RingHistory, ShardName};
 use ringtide_core::route::{Route, Router};
 use ringtide_core::valkey::{Applied, Shard, ShardError};
 use serde::Serialize;
@@ -23,32 +23,12 @@ use super::output::waiting;
 /// How long the tasks of a pipeline may take to end when everything is delivered or given up.
 const ENDING: Duration = Duration::from_millis(100);
 
-/// Begins to connect to every ring shard; must be called in a Tokio runtime.
+/// Begins to connect to every ring shard that may hold an entry; must be called in a Tokio runtime.
 ///
 /// # Errors
 /// Settings of ring shards that cannot be used, all of which are logged.
 pub(super) fn connect(config: &Config) -> Result<Vec<Shard>, Exit> {
-    let credentials = aws::credentials(config);
-    let (mut shards, mut violations) = (Vec::new(), Vec::new());
-    for spec in &config.ring.shards {
-        let shard = match &credentials {
-            Some(credentials) => Shard::connect_as(spec, &config.valkey, Arc::clone(credentials)),
-            None => Shard::connect(spec, &config.valkey),
-        };
-        match shard {
-            Ok(shard) => shards.push(shard),
-            Err(error) => violations.push(Violation::new(
-                format!("ring.shards, {}", spec.name),
-                error.to_string(),
-                "mend the shard's address or the [valkey] settings",
-            )),
-        }
-    }
-    if violations.is_empty() {
-        return Ok(shards);
-    }
-    violations.iter().for_each(|violation| tracing::error!("{violation}"));
-    Err(Exit::Configuration)
+    connect_ring(config, aws::credentials(config)).map(|(_, shards)| shards).map_err(refused)
 }
 
 /// Where keys live by a configuration.
@@ -56,13 +36,12 @@ pub(super) fn connect(config: &Config) -> Result<Vec<Shard>, Exit> {
 /// # Errors
 /// What a valid configuration does not have; it is logged.
 pub(super) fn history(config: &Config) -> Result<RingHistory, Exit> {
-    match Ring::new(config.ring.clone()) {
-        Ok(ring) => Ok(RingHistory::new(ring, config.ring_window_ms())),
-        Err(violations) => {
-            violations.iter().for_each(|violation| tracing::error!("{violation}"));
-            Err(Exit::Configuration)
-        }
-    }
+    ring_of(config).map_err(refused)
+}
+
+fn refused(violations: Vec<Violation>) -> Exit {
+    violations.iter().for_each(|violation| tracing::error!("{violation}"));
+    Exit::Configuration
 }
 
 /// A pipeline for the length of a command. It parks nothing.
