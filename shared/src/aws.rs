@@ -4,6 +4,8 @@
 //! Nothing here connects, reads a profile or builds a client before it is first needed: a function that starts cold and
 //! asks none of it pays for none of it.
 
+#[cfg_attr(feature = "aws-chain", allow(dead_code, reason = "the chain looks there, too"))]
+mod environment;
 mod failure;
 mod objects;
 mod park;
@@ -14,11 +16,14 @@ mod token;
 use std::sync::Arc;
 use std::time::Duration;
 
-use aws_config::retry::RetryConfig;
-use aws_config::timeout::TimeoutConfig;
-use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_credential_types::Credentials as AwsCredentials;
+use aws_credential_types::provider::SharedCredentialsProvider;
 use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
+use aws_smithy_runtime_api::client::behavior_version::BehaviorVersion;
+use aws_smithy_types::retry::RetryConfig;
+use aws_smithy_types::timeout::TimeoutConfig;
+use aws_types::SdkConfig;
+use aws_types::region::Region;
 use tokio::sync::OnceCell;
 
 pub use failure::{Failure, SdkError, ServiceError, is_denial, is_throttle};
@@ -65,7 +70,7 @@ fn logins(valkey: &crate::config::Valkey, sdk: &Sdk) -> Option<Arc<dyn Credentia
 }
 
 /// Loads the SDK's configuration: one HTTP client, time-outs everywhere, few retries; region and credentials that
-/// `settings` leaves open come from the SDK's own chain.
+/// `settings` leaves open come from the SDK's own chain; without the feature `aws-chain` from the environment.
 ///
 /// For an endpoint on the loopback interface without credentials or region in the environment, placeholders are used,
 /// since emulators accept any.
@@ -77,27 +82,44 @@ pub async fn sdk_config(settings: &Aws) -> SdkConfig {
         .operation_attempt_timeout(Duration::from_secs(10))
         .operation_timeout(Duration::from_secs(25))
         .build();
-    let mut loader = aws_config::defaults(BehaviorVersion::latest())
-        .http_client(http)
-        .timeout_config(timeouts)
-        .retry_config(RetryConfig::standard().with_max_attempts(3));
-    if let Some(region) = &settings.region {
-        loader = loader.region(Region::new(region.clone()));
-    }
-    if let Some(endpoint) = &settings.endpoint_url {
-        loader = loader.endpoint_url(endpoint);
-    }
-    let endpoint = settings.endpoint_url.clone().or_else(|| std::env::var("AWS_ENDPOINT_URL").ok());
-    if endpoint.is_some_and(|endpoint| is_loopback(&endpoint)) {
-        let set = |names: &[&str]| names.iter().any(|name| std::env::var_os(name).is_some());
-        if !set(&["AWS_ACCESS_KEY_ID", "AWS_PROFILE"]) {
-            loader = loader.credentials_provider(AwsCredentials::new("local", "local", None, None, "loopback"));
+    let retries = RetryConfig::standard().with_max_attempts(3);
+    let endpoint = settings.endpoint_url.clone();
+    let used = endpoint.clone().or_else(|| std::env::var("AWS_ENDPOINT_URL").ok());
+    let set = |names: &[&str]| names.iter().any(|name| std::env::var_os(name).is_some());
+    let local = used.is_some_and(|endpoint| is_loopback(&endpoint));
+    let placeholders = local && !set(&["AWS_ACCESS_KEY_ID", "AWS_PROFILE"]);
+    let nowhere = settings.region.is_none() && !set(&["AWS_REGION", "AWS_DEFAULT_REGION", "AWS_PROFILE"]);
+    let region = settings.region.clone().or_else(|| (local && nowhere).then(|| "us-east-1".to_owned()));
+    let region = region.map(Region::new);
+    let credentials = placeholders.then(|| AwsCredentials::new("local", "local", None, None, "loopback"));
+
+    #[cfg(feature = "aws-chain")]
+    {
+        let mut chain = aws_config::defaults(BehaviorVersion::latest())
+            .http_client(http)
+            .timeout_config(timeouts)
+            .retry_config(retries);
+        if let Some(region) = region {
+            chain = chain.region(region);
         }
-        if settings.region.is_none() && !set(&["AWS_REGION", "AWS_DEFAULT_REGION", "AWS_PROFILE"]) {
-            loader = loader.region(Region::new("us-east-1"));
+        if let Some(endpoint) = endpoint {
+            chain = chain.endpoint_url(endpoint);
         }
+        if let Some(credentials) = credentials {
+            chain = chain.credentials_provider(SharedCredentialsProvider::new(credentials));
+        }
+        chain.load().await
     }
-    loader.load().await
+    #[cfg(not(feature = "aws-chain"))]
+    {
+        let mut begun = SdkConfig::builder()
+            .behavior_version(BehaviorVersion::latest())
+            .http_client(http)
+            .timeout_config(timeouts)
+            .retry_config(retries);
+        begun.set_credentials_provider(credentials.map(SharedCredentialsProvider::new));
+        environment::complete(begun, region, endpoint)
+    }
 }
 
 /// The SDK's configuration, loaded when it is first asked for; cheap to clone.

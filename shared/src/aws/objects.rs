@@ -1,8 +1,8 @@
 //! Objects of S3.
 
-use aws_config::SdkConfig;
 use aws_sdk_s3::Client;
 use aws_sdk_s3::primitives::ByteStream;
+use aws_types::SdkConfig;
 use bytes::{Bytes, BytesMut};
 use tokio::sync::OnceCell;
 
