@@ -5,9 +5,20 @@ import re
 from facts import permissions, script_commands
 from stack import text_of
 
-READER_SCRIPTS = ("lease", "extend", "fill", "release", "lock")
-INVALIDATOR_SCRIPTS = ("invalidate", "invalidate_loop", "invalidate_set", "refresh", "void", "drop", "lock")
-# Where a ring shard is a cluster: finding its nodes, following a slot that moves, and walking over all of them.
+SCRIPTS = {
+    "ReaderUser": ("lease", "extend", "fill", "release", "lock"),
+    # The last three are called by probes and by `ringtide warm`.
+    "InvalidatorUser": (
+        "invalidate", "invalidate_loop", "invalidate_set", "refresh", "void", "drop", "lock", "lease", "fill", "release"),
+}
+# What a script calls for readers only: nobody else has an inbox to append to a lock.
+NOT_CALLED = {"ReaderUser": set(), "InvalidatorUser": {"append"}}
+COMMANDS = {"get", "mget", "evalsha", "eval", "script|load", "publish", "ping"}
+# An inbox and key spaces that are tracked; walking over the names and seeing fail-overs.
+OWN_COMMANDS = {"ReaderUser": {"subscribe", "client|tracking"}, "InvalidatorUser": {"scan", "info"}}
+# Where a ring shard is one server: waiting for replicas.
+RING_COMMANDS = {"ReaderUser": set(), "InvalidatorUser": {"wait"}}
+# Where it is a cluster: finding its nodes, following a slot that moves, and walking over all of them.
 CLUSTER_COMMANDS = {
     "ReaderUser": {"cluster|slots", "asking"},
     "InvalidatorUser": {"cluster|slots", "asking", "cluster|nodes"},
@@ -82,16 +93,14 @@ def users_are_least_privileged(stack):
         user = resource["Properties"]
         access = user["AccessString"]
         allowed, taken = commands_of(access)
-        cluster = CLUSTER_COMMANDS[name] if stack.values["Cache"] in ("cluster", "serverless") else set()
+        kind = CLUSTER_COMMANDS if stack.values["Cache"] in ("cluster", "serverless") else RING_COMMANDS
         if not access.startswith("on ") or taken != {"@all"} or "resetchannels" not in access.split():
             yield f"{name} does not begin with nothing"
-        known = permissions() - (set.union(*CLUSTER_COMMANDS.values()) - cluster)
-        if not allowed <= known:
-            yield f"{name} may {sorted(allowed - known)}, which nothing needs"
-        scripts = READER_SCRIPTS if name == "ReaderUser" else INVALIDATOR_SCRIPTS
-        needed = script_commands(*scripts) | {"get", "evalsha", "eval", "script|load", "ping"} | cluster
-        if not needed <= allowed:
-            yield f"{name} may not {sorted(needed - allowed)}, which its scripts call"
+        needed = script_commands(*SCRIPTS[name]) - NOT_CALLED[name] | COMMANDS | OWN_COMMANDS[name] | kind[name]
+        if allowed != needed:
+            yield f"{name} may {sorted(allowed - needed)}, which nothing needs, and not {sorted(needed - allowed)}"
+        if not needed <= permissions():
+            yield f"{name} needs {sorted(needed - permissions())}, of which the protocol's module says nothing"
         channels = [token for token in access.split() if token[0] == "&" or token == "allchannels"]
         if channels != ["&ringtide:inbox:*"]:
             yield f"{name} reaches the channels {channels}"

@@ -115,6 +115,24 @@ PLANTED = {
     "a user who may not publish": (
         "users_are_least_privileged",
         lambda t: swap(t["Mappings"]["Commands"]["Invalidator"], "Allowed", " +publish", "")),
+    "a user who may not look for fail-overs": (
+        "users_are_least_privileged",
+        lambda t: swap(t["Mappings"]["Commands"]["Invalidator"], "Allowed", " +info", "")),
+    "a user who may not wait for replicas": (
+        "users_are_least_privileged",
+        lambda t: swap(t["Mappings"]["Commands"]["InvalidatorOfRing"], "Allowed", "+wait", "+ping")),
+    "a user of a cluster who may wait for replicas": (
+        "users_are_least_privileged",
+        lambda t: swap(t["Mappings"]["Commands"]["InvalidatorOfCluster"], "Allowed", "+asking", "+asking +wait")),
+    "a reader who may not have keys tracked": (
+        "users_are_least_privileged",
+        lambda t: swap(t["Mappings"]["Commands"]["Reader"], "Allowed", " +client|tracking", "")),
+    "a reader who may look at the server": (
+        "users_are_least_privileged",
+        lambda t: swap(t["Mappings"]["Commands"]["Reader"], "Allowed", "+ping", "+ping +info")),
+    "a user who may not try a lease": (
+        "users_are_least_privileged",
+        lambda t: swap(t["Mappings"]["Commands"]["Invalidator"], "Allowed", " +pttl", "")),
     "a user who hears every channel": (
         "users_are_least_privileged",
         lambda t: swap(properties(t, "ReaderUser")["AccessString"]["Fn::Sub"], 0, "&ringtide:inbox:*", "allchannels")),

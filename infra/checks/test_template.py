@@ -101,6 +101,7 @@ class AccessStrings(unittest.TestCase):
             ("EVALSHA", "0", "1", "product:1"),
             ("SCRIPT", "LOAD", "return 1"),
             ("PUBLISH", "ringtide:inbox:1", "x"),
+            ("PTTL", "lock:{product:1}"),
             ("PING",),
             ("HELLO", "3"),
         ]
@@ -110,10 +111,21 @@ class AccessStrings(unittest.TestCase):
                 self.assertEqual(self.ask("ACL", "DRYRUN", name, *command), "OK", command)
             for command in neither:
                 self.assertNotEqual(self.ask("ACL", "DRYRUN", name, *command), "OK", command)
-        self.assertEqual(self.ask("ACL", "DRYRUN", "ReaderUser", "SUBSCRIBE", "ringtide:inbox:1"), "OK")
-        self.assertNotEqual(self.ask("ACL", "DRYRUN", "InvalidatorUser", "SUBSCRIBE", "ringtide:inbox:1"), "OK")
-        self.assertEqual(self.ask("ACL", "DRYRUN", "InvalidatorUser", "SCAN", "0"), "OK")
-        self.assertNotEqual(self.ask("ACL", "DRYRUN", "ReaderUser", "SCAN", "0"), "OK")
+        reader = [("SUBSCRIBE", "ringtide:inbox:1"), ("CLIENT", "TRACKING", "ON"), ("APPEND", "lock:{product:1}", "x")]
+        invalidator = [
+            ("SCAN", "0"),
+            ("INFO", "server", "replication"),
+            ("WAIT", "1", "100"),
+            ("PUBLISH", "ringtide:inbox:replicas", ""),
+        ]
+        for name, other, commands in [
+            ("ReaderUser", "InvalidatorUser", reader),
+            ("InvalidatorUser", "ReaderUser", invalidator),
+        ]:
+            for command in commands:
+                self.assertEqual(self.ask("ACL", "DRYRUN", name, *command), "OK", command)
+                if command[0] != "PUBLISH":
+                    self.assertNotEqual(self.ask("ACL", "DRYRUN", other, *command), "OK", command)
 
 
 if __name__ == "__main__":

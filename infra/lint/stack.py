@@ -12,6 +12,35 @@ FILE = "infra/worker.yaml"
 # The one call whose permission IAM cannot narrow.
 UNNARROWED = {"ecr:GetAuthorizationToken"}
 
+# The calls of DynamoDB's client, and what each needs.
+CALLS = {
+    "batch_get_item": "dynamodb:BatchGetItem",
+    "create_table": "dynamodb:CreateTable",
+    "delete_item": "dynamodb:DeleteItem",
+    "describe_stream": "dynamodb:DescribeStream",
+    "describe_table": "dynamodb:DescribeTable",
+    "describe_time_to_live": "dynamodb:DescribeTimeToLive",
+    "get_item": "dynamodb:GetItem",
+    "get_records": "dynamodb:GetRecords",
+    "get_shard_iterator": "dynamodb:GetShardIterator",
+    "put_item": "dynamodb:PutItem",
+    "query": "dynamodb:Query",
+    "scan": "dynamodb:Scan",
+    "update_item": "dynamodb:UpdateItem",
+}
+PARKING = {CALLS[name] for name in ("create_table", "put_item")}
+EMPTYING = {CALLS[name] for name in ("delete_item", "get_item", "scan")}
+STREAM, PARK = "worker/src/stream/dynamodb.rs", "shared/src/aws/park/table.rs"
+# Policy, the condition that it is granted under, its statements, the sources that call, and what another row grants.
+TABLES = [
+    ("streams", None, {"Tables", "Streams"}, [STREAM], set()),
+    ("streams", None, {"Leases"}, ["worker/src/lease/dynamodb.rs"], set()),
+    ("probe", "Probes", {"ProbeTable", "ProbeStream"}, ["worker/src/probe/table.rs", STREAM], set()),
+    ("park-table", "ParksInTable", {None}, [PARK], EMPTYING),
+    ("operator-park-table", "EmptiesTable", {None}, [PARK], PARKING),
+    ("operator-tables", "Operates", {"AuditAndWarm"}, ["worker/src/table.rs", "worker/src/warm.rs"], {CALLS["describe_table"]}),
+]
+
 
 class Loader(yaml.SafeLoader):
     """Reads CloudFormation's short forms as their long ones."""
@@ -42,6 +71,7 @@ def check(root: Path, report: Report) -> None:
     known = facts.read(root)
     resources = template["Resources"]
     policies(resources, report)
+    tables(root, resources["TaskRole"]["Properties"]["Policies"], report)
     service(template, report)
     containers = [plain(c) for c in resources["Task"]["Properties"]["ContainerDefinitions"]]
     for container in containers:
@@ -70,6 +100,22 @@ def policies(resources: dict, report: Report) -> None:
             wide = statement.get("Resource") == "*" and not set(actions) <= UNNARROWED
             report.expect(not wide, FILE, f"{name} allows {', '.join(actions)} on every resource")
             report.expect("NotAction" not in statement, FILE, f"{name} allows by NotAction")
+
+
+def tables(root: Path, given: list[dict], report: Report) -> None:
+    """What may be done to each table is what the sources do to it, and only where its parameter is given."""
+    for policy, condition, sids, files, elsewhere in TABLES:
+        named = [(p["Fn::If"][0], p["Fn::If"][1]) if "Fn::If" in p else (None, p) for p in given]
+        asked, found = next(((c, p) for c, p in named if p["PolicyName"] == policy), (None, {}))
+        report.expect(asked == condition, FILE, f"the permissions {policy} are not granted under {condition} alone")
+        listed = [s for s in found.get("PolicyDocument", {}).get("Statement", []) if s.get("Sid") in sids]
+        actions = {a for s in listed for a in ([s["Action"]] if isinstance(s["Action"], str) else s["Action"])}
+        text = "".join((root / file).read_text() for file in files)
+        calls = {CALLS[name] for name in re.findall(r"\.(\w+)\(\)", text) if name in CALLS} - elsewhere
+        for action in sorted(calls - actions):
+            report.add(FILE, "own", f"{policy} does not allow {action}, which is called")
+        for action in sorted(actions - calls):
+            report.add(FILE, "own", f"{policy} allows {action}, which nothing calls")
 
 
 def statements(value: Any) -> list[dict]:

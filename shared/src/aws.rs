@@ -17,7 +17,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aws_credential_types::Credentials as AwsCredentials;
-use aws_credential_types::provider::SharedCredentialsProvider;
 use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
 use aws_smithy_runtime_api::client::behavior_version::BehaviorVersion;
 use aws_smithy_types::retry::RetryConfig;
@@ -106,19 +105,18 @@ pub async fn sdk_config(settings: &Aws) -> SdkConfig {
             chain = chain.endpoint_url(endpoint);
         }
         if let Some(credentials) = credentials {
-            chain = chain.credentials_provider(SharedCredentialsProvider::new(credentials));
+            chain = chain.credentials_provider(credentials);
         }
         chain.load().await
     }
     #[cfg(not(feature = "aws-chain"))]
     {
-        let mut begun = SdkConfig::builder()
+        let begun = SdkConfig::builder()
             .behavior_version(BehaviorVersion::latest())
             .http_client(http)
             .timeout_config(timeouts)
             .retry_config(retries);
-        begun.set_credentials_provider(credentials.map(SharedCredentialsProvider::new));
-        environment::complete(begun, region, endpoint)
+        environment::complete(begun, region, endpoint, credentials)
     }
 }
 

@@ -10,16 +10,23 @@ use aws_types::SdkConfig;
 use aws_types::region::Region;
 use aws_types::sdk_config::Builder;
 
-/// Completes what is set already with region, endpoint and credentials of the environment.
-pub(super) fn complete(mut begun: Builder, region: Option<Region>, endpoint: Option<String>) -> SdkConfig {
+/// Completes what is set already with region, endpoint and credentials of the environment, where none are given.
+pub(super) fn complete(
+    mut begun: Builder,
+    region: Option<Region>,
+    endpoint: Option<String>,
+    credentials: Option<Credentials>,
+) -> SdkConfig {
     let region = region.or_else(|| first(&["AWS_REGION", "AWS_DEFAULT_REGION"]).map(Region::new));
     begun
         .set_region(region)
         .set_endpoint_url(endpoint.or_else(|| first(&["AWS_ENDPOINT_URL"])))
         .set_sleep_impl(default_async_sleep());
-    if begun.clone().build().credentials_provider().is_none() {
-        begun.set_credentials_provider(Some(SharedCredentialsProvider::new(Environment)));
-    }
+    let provider = match credentials {
+        Some(credentials) => SharedCredentialsProvider::new(credentials),
+        None => SharedCredentialsProvider::new(Environment),
+    };
+    begun.set_credentials_provider(Some(provider));
     begun.time_source(SystemTimeSource::new()).build()
 }
 
@@ -70,8 +77,8 @@ mod tests {
 
     #[test]
     fn what_is_set_wins_over_the_environment() {
-        let given =
-            complete(SdkConfig::builder(), Some(Region::new("eu-west-1")), Some("http://127.0.0.1:1".to_owned()));
+        let endpoint = Some("http://127.0.0.1:1".to_owned());
+        let given = complete(SdkConfig::builder(), Some(Region::new("eu-west-1")), endpoint, None);
         assert_eq!(given.region().map(AsRef::as_ref), Some("eu-west-1"));
         assert_eq!(given.endpoint_url(), Some("http://127.0.0.1:1"));
         assert!(given.credentials_provider().is_some() && given.sleep_impl().is_some());
