@@ -9,6 +9,8 @@ use ringtide_core::command::Command;
 use ringtide_core::record::{Attribute, ChangeRecord, EventName, Stream};
 use ringtide_core::route::Router;
 
+use crate::attribute::of_table;
+
 /// An item, or the key of one.
 pub(crate) type Item = BTreeMap<String, Attribute>;
 
@@ -17,7 +19,7 @@ pub(crate) type Item = BTreeMap<String, Attribute>;
 /// # Errors
 /// The first attribute of a type that nobody knows.
 pub(crate) fn from_sdk(item: &HashMap<String, AttributeValue>) -> Result<Item, String> {
-    let named = |(name, value): (&String, &AttributeValue)| match attribute(value) {
+    let named = |(name, value): (&String, &AttributeValue)| match of_table(value) {
         Ok(value) => Ok((name.clone(), value)),
         Err(reason) => Err(format!("attribute {name:?}: {reason}")),
     };
@@ -74,24 +76,6 @@ pub(crate) fn commands(router: &Router, table: &str, key_schema: &[String], item
         });
     }
     commands
-}
-
-fn attribute(value: &AttributeValue) -> Result<Attribute, String> {
-    Ok(match value {
-        AttributeValue::S(text) => Attribute::S(text.clone()),
-        AttributeValue::N(digits) => Attribute::N(digits.clone()),
-        AttributeValue::B(bytes) => Attribute::B(bytes.as_ref().to_vec()),
-        AttributeValue::Bool(truth) => Attribute::Bool(*truth),
-        AttributeValue::Null(_) => Attribute::Null,
-        AttributeValue::L(items) => Attribute::L(items.iter().map(attribute).collect::<Result<_, _>>()?),
-        AttributeValue::M(map) => {
-            Attribute::M(map.iter().map(|(k, v)| attribute(v).map(|v| (k.clone(), v))).collect::<Result<_, _>>()?)
-        }
-        AttributeValue::Ss(set) => Attribute::Ss(set.iter().cloned().collect()),
-        AttributeValue::Ns(set) => Attribute::Ns(set.iter().cloned().collect()),
-        AttributeValue::Bs(set) => Attribute::Bs(set.iter().map(|bytes| bytes.as_ref().to_vec()).collect()),
-        _ => return Err("it is not one of DynamoDB's attribute types".to_owned()),
-    })
 }
 
 #[cfg(test)]

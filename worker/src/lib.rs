@@ -21,6 +21,7 @@
 //! - `probe`: the lag as it is measured, from a write to an entry that is gone
 //! - [`shutdown`], [`cli`], [`aws`]: signals, the command line, the SDK's clients
 
+mod attribute;
 mod audit;
 pub mod aws;
 #[cfg(test)]

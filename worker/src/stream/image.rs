@@ -9,6 +9,7 @@ use ringtide_core::record::{
 };
 
 use super::ShardId;
+use crate::attribute::of_stream;
 
 /// An image as the SDK hands it out.
 #[derive(Debug)]
@@ -194,7 +195,7 @@ fn write_attribute(value: &AttributeValue, out: &mut Vec<u8>) {
             list.push(b']');
             object.end();
         }
-        value => match attribute(value) {
+        value => match of_stream(value) {
             Ok(attribute) => attribute.write_dynamodb_json(out),
             Err(_) => out.extend_from_slice(br#"{"UNKNOWN":null}"#),
         },
@@ -208,25 +209,7 @@ fn is_ttl(identity: &Identity) -> bool {
 }
 
 fn named(name: &str, value: &AttributeValue) -> Result<Attribute, AttributeError> {
-    attribute(value).map_err(|reason| AttributeError::Attribute { name: name.to_owned(), reason })
-}
-
-fn attribute(value: &AttributeValue) -> Result<Attribute, String> {
-    Ok(match value {
-        AttributeValue::S(text) => Attribute::S(text.clone()),
-        AttributeValue::N(digits) => Attribute::N(digits.clone()),
-        AttributeValue::B(bytes) => Attribute::B(bytes.as_ref().to_vec()),
-        AttributeValue::Bool(truth) => Attribute::Bool(*truth),
-        AttributeValue::Null(_) => Attribute::Null,
-        AttributeValue::L(items) => Attribute::L(items.iter().map(attribute).collect::<Result<_, _>>()?),
-        AttributeValue::M(map) => {
-            Attribute::M(map.iter().map(|(k, v)| attribute(v).map(|v| (k.clone(), v))).collect::<Result<_, _>>()?)
-        }
-        AttributeValue::Ss(set) => Attribute::Ss(set.iter().cloned().collect()),
-        AttributeValue::Ns(set) => Attribute::Ns(set.iter().cloned().collect()),
-        AttributeValue::Bs(set) => Attribute::Bs(set.iter().map(|bytes| bytes.as_ref().to_vec()).collect()),
-        _ => return Err("it is not one of DynamoDB's attribute types".to_owned()),
-    })
+    of_stream(value).map_err(|reason| AttributeError::Attribute { name: name.to_owned(), reason })
 }
 
 #[cfg(test)]
