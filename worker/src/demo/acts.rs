@@ -69,11 +69,11 @@ impl Acts<'_> {
         let name = Stage::shard_name(dead);
         self.screen.act(&format!("ring shard {name} is killed (-9)"));
         let (before, past_it, killed) = (self.world.stats.counted(), fallbacks(), Instant::now());
-        self.world.lag.restarted(dead);
+        self.world.lag.killed(dead);
         self.stage.kill_shard(dead);
         self.hold_until(0.55).await?;
         let down = killed.elapsed();
-        self.world.lag.restarted(dead);
+        self.world.lag.returned(dead);
         self.stage.restart_shard(dead)?;
         let (up, after) = (Instant::now(), self.world.stats.counted());
         let meanwhile = |shard, committed, _| shard != dead && (killed..=up).contains(&committed);

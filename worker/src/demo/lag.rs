@@ -6,7 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use ringtide_core::entry::{Entry, State};
-use ringtide_core::key::CacheKey;
+use ringtide_core::key::{CacheKey, LocalTier};
 use ringtide_core::valkey::Shard;
 use ringtide_core::version::Version;
 
@@ -14,6 +14,8 @@ use super::world::World;
 
 /// Batches of one ring shard overtake each other by no more than this.
 const OVERTAKING: Duration = Duration::from_millis(500);
+/// How long a read may take, and how long readers leave a ring shard alone that is back.
+const LEFT_ALONE: Duration = Duration::from_secs(2);
 /// The pause between two looks at a probe, which bounds what is measured from below.
 const LOOK_EVERY: Duration = Duration::from_millis(4);
 const PROBE_EVERY: Duration = Duration::from_millis(100);
@@ -32,12 +34,14 @@ pub(super) struct Lag {
     shards: Vec<Probed>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Probed {
     marks: Mutex<VecDeque<Mark>>,
     samples: Mutex<Vec<(Instant, Duration)>>,
     /// Counts restarts: a probe that spans one says nothing.
     restarts: AtomicU64,
+    /// When the ring shard was killed, and when it came back.
+    outages: Mutex<Vec<(Instant, Option<Instant>)>>,
 }
 
 /// Percentiles of durations.
@@ -51,21 +55,35 @@ pub(super) struct Spread {
 
 impl Lag {
     pub(super) fn new(shards: usize) -> Self {
-        let probed = |_| Probed { marks: Mutex::default(), samples: Mutex::default(), restarts: AtomicU64::new(0) };
-        Self { shards: (0..shards).map(probed).collect() }
+        Self { shards: (0..shards).map(|_| Probed::default()).collect() }
     }
 
     /// Until which time everything committed was surely delivered to a ring shard, for a read that begins at `began`.
+    ///
+    /// Of a ring shard that is down a reader serves the copies in its memory, which were true when they were read.
     pub(super) fn delivered(&self, shard: usize, began: Instant) -> Option<Instant> {
-        let marks = lock(&self.shards.get(shard)?.marks);
-        let mark = marks.iter().rev().find(|mark| mark.seen + OVERTAKING <= began)?;
+        let probed = self.shards.get(shard)?;
+        let copied = if probed.is_away(began) { began.checked_sub(LocalTier::DEFAULT_TTL)? } else { began };
+        let marks = lock(&probed.marks);
+        let mark = marks.iter().rev().find(|mark| mark.seen + OVERTAKING <= copied)?;
         Some(mark.committed)
     }
 
-    /// Notes that a ring shard was killed or came back.
-    pub(super) fn restarted(&self, shard: usize) {
+    /// Notes that a ring shard is about to be killed.
+    pub(super) fn killed(&self, shard: usize) {
         if let Some(probed) = self.shards.get(shard) {
             probed.restarts.fetch_add(1, Ordering::SeqCst);
+            lock(&probed.outages).push((Instant::now(), None));
+        }
+    }
+
+    /// Notes that a ring shard is about to come back.
+    pub(super) fn returned(&self, shard: usize) {
+        if let Some(probed) = self.shards.get(shard) {
+            probed.restarts.fetch_add(1, Ordering::SeqCst);
+            if let Some((_, back)) = lock(&probed.outages).last_mut() {
+                *back = Some(Instant::now());
+            }
         }
     }
 
@@ -94,6 +112,16 @@ impl Lag {
         let Some(probed) = self.shards.get(shard) else { return Vec::new() };
         let samples = lock(&probed.samples);
         samples.iter().filter(|(at, lag)| keep(shard, *at, *lag)).map(|(_, lag)| *lag).collect()
+    }
+}
+
+impl Probed {
+    /// Whether a read that begins at `began` may find the ring shard down, or its reader still leave it alone.
+    fn is_away(&self, began: Instant) -> bool {
+        let away = |(killed, back): &(Instant, Option<Instant>)| {
+            began + LEFT_ALONE >= *killed && back.is_none_or(|back| began <= back + LEFT_ALONE)
+        };
+        lock(&self.outages).iter().any(away)
     }
 }
 
@@ -163,4 +191,27 @@ pub(super) fn spread(mut durations: Vec<Duration>) -> Spread {
 
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn copies_in_memory_answer_while_a_ring_shard_is_down_and_no_longer() {
+        let lag = Lag::new(2);
+        let start = Instant::now();
+        let (old, new) = (start + Duration::from_secs(1), start + Duration::from_secs(9));
+        for probed in &lag.shards {
+            let mark = |committed| Mark { seen: committed + Duration::from_millis(50), committed };
+            lock(&probed.marks).extend([mark(old), mark(new)]);
+        }
+        let read = new + Duration::from_millis(700);
+        assert_eq!((lag.delivered(0, read), lag.delivered(1, read)), (Some(new), Some(new)));
+        lock(&lag.shards[0].outages).push((new, None));
+        assert_eq!((lag.delivered(0, read), lag.delivered(1, read)), (Some(old), Some(new)));
+        assert_eq!(lag.delivered(0, read + LocalTier::DEFAULT_TTL), Some(new), "they are that old at most");
+        lock(&lag.shards[0].outages)[0].1 = Some(read - LEFT_ALONE - Duration::from_millis(1));
+        assert_eq!(lag.delivered(0, read), Some(new), "it has been back for long");
+    }
 }
