@@ -189,8 +189,17 @@ impl Operator {
         })
     }
 
+    /// The streams of all tables, or of the one that was asked for, as [`Operator::streams`] finds them.
+    pub(super) async fn streams_of(&self, only: Option<&str>) -> Result<Vec<Found>, Refusal> {
+        let mut streams = Vec::new();
+        for table in self.tables(only)? {
+            streams.extend(self.streams(&table).await?);
+        }
+        Ok(streams)
+    }
+
     /// The table's streams: the newest one, and older ones that still have leases.
-    pub(super) async fn streams(&self, table: &str) -> Result<Vec<Found>, Refusal> {
+    async fn streams(&self, table: &str) -> Result<Vec<Found>, Refusal> {
         let newest = self.stream(table).await?;
         let leases = self.known_leases().await?;
         let names: BTreeSet<StreamName> = leases.into_iter().map(|lease| lease.key.stream).collect();

@@ -62,14 +62,10 @@ impl Pause {
     async fn pause(self) -> Result<Exit, Refusal> {
         let operator = Operator::new(&self.common).await?;
         let output = Output::from(self.format);
-        let mut streams = Vec::new();
-        for table in operator.tables(self.table.as_deref())? {
-            streams.extend(operator.streams(&table).await?);
-        }
         let mut shown = Shown { dry_run: self.dry_run, paused: Vec::new() };
         let timeout = operator.config.worker.lease_timeout;
         let patience = if self.force { Duration::ZERO } else { timeout };
-        for found in &streams {
+        for found in operator.streams_of(self.table.as_deref()).await? {
             let (table, stream) = (found.table.to_string(), found.stream.arn.clone());
             let line = if self.dry_run {
                 let found = pausing::leases_of(&operator.leases, &found.name).await.map_err(Refusal::failed)?;

@@ -46,16 +46,14 @@ impl Resume {
         let operator = Operator::new(&self.common).await?;
         let output = Output::from(self.format);
         let mut shown = Shown { dry_run: self.dry_run, resumed: Vec::new() };
-        for table in operator.tables(self.table.as_deref())? {
-            for found in operator.streams(&table).await? {
-                let count = if self.dry_run {
-                    let all = pausing::leases_of(&operator.leases, &found.name).await.map_err(Refusal::failed)?;
-                    all.values().filter(|lease| lease.is_paused()).count()
-                } else {
-                    pausing::resume(&operator.leases, &found.name).await?
-                };
-                shown.resumed.push(Line { table: table.clone(), stream: found.stream.arn.clone(), leases: count });
-            }
+        for found in operator.streams_of(self.table.as_deref()).await? {
+            let leases = if self.dry_run {
+                let all = pausing::leases_of(&operator.leases, &found.name).await.map_err(Refusal::failed)?;
+                all.values().filter(|lease| lease.is_paused()).count()
+            } else {
+                pausing::resume(&operator.leases, &found.name).await?
+            };
+            shown.resumed.push(Line { table: found.table.to_string(), stream: found.stream.arn.clone(), leases });
         }
         output.json(&shown)?;
         for line in &shown.resumed {
