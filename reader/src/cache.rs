@@ -179,7 +179,7 @@ impl Inner {
         match self.watcher.begin(&space.settings.name, &key) {
             None => Ok(self.read_any(key, space, options, loader).await?.value),
             // Boxed, so that the future of a read that nobody watches stays small.
-            Some(watched) => Box::pin(watched.over(self.read_any(key, space, options, loader))).await,
+            Some(watched) => watched.over(Box::pin(self.read_any(key, space, options, loader))).await,
         }
     }
 

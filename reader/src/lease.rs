@@ -2,6 +2,7 @@
 
 mod held;
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -176,8 +177,8 @@ async fn load_and_fill(inner: &Inner, plan: &Plan, flight: &Flight, held: Held<'
     let (mut consistency, mut proven) = (Consistency::AsUsual, proven_by_load(floor));
     let mut latest = None;
     loop {
-        let keep = lease.keep();
-        let (began, load) = match load::run(inner, plan, consistency, keep).await {
+        let kept = load::run(inner, plan, consistency, pin!(lease.keep())).await;
+        let (began, load) = match kept {
             Ok(loaded) => loaded,
             Err(error) => {
                 let reason = error.to_string();

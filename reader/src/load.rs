@@ -3,6 +3,7 @@
 mod failures;
 
 use std::convert::Infallible;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -32,7 +33,7 @@ pub(crate) async fn run(
     inner: &Inner,
     plan: &Plan,
     consistency: Consistency,
-    meanwhile: impl Future<Output = Infallible>,
+    meanwhile: Pin<&mut impl Future<Output = Infallible>>,
 ) -> Result<(Instant, Load), Error> {
     let after = inner.settings.load_timeout;
     if !plan.repeats && consistency == Consistency::AsUsual {
@@ -79,10 +80,10 @@ pub(crate) async fn unleased(inner: &Inner, plan: &Plan, consistency: Consistenc
     if let Some(place) = plan.loader.place() {
         // The cap counts the shared load as one, when it is made.
         place.under(&plan.shard, Cap::Unleased);
-        return run(inner, plan, consistency, std::future::pending()).await;
+        return run(inner, plan, consistency, pin!(std::future::pending())).await;
     }
     let _permit = permit(plan, &plan.shard.unleased, "max_fallback_loads", after).await?;
-    run(inner, plan, consistency, std::future::pending()).await
+    run(inner, plan, consistency, pin!(std::future::pending())).await
 }
 
 /// Waits for leave to load under a lease; what several loads share is counted where it is made.

@@ -281,7 +281,8 @@ impl Inner {
                 }
                 Waited::Settled(Some(Outcome::Failed(error))) => (StaleReason::Error, Some(error)),
                 Waited::Settled(Some(Outcome::Retry)) => {
-                    miss = match self.look(&key, space, &settled).await {
+                    // Boxed, because a herd of readers waits here, and few of them have to look again.
+                    miss = match Box::pin(self.look(&key, space, &settled)).await {
                         Ok(found) => return Ok(found),
                         Err(next) => next,
                     };

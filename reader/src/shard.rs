@@ -1,5 +1,6 @@
 //! A ring shard as a reader has it: its connections behind a circuit breaker, its inbox, and its share of loads.
 
+use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
@@ -86,14 +87,14 @@ impl ReadShard {
     #[inline]
     pub(crate) async fn get(self: &Arc<Self>, key: &CacheKey) -> Result<Option<Bytes>, ShardError> {
         self.usable()?;
-        self.call(key, self.shard.get(key)).await
+        self.call(key, pin!(self.shard.get(key))).await
     }
 
     /// [`Shard::get_many`], unless the ring shard is left alone.
     pub(crate) async fn get_many(self: &Arc<Self>, keys: &[CacheKey]) -> Result<Vec<Option<Bytes>>, ShardError> {
         let Some(first) = keys.first() else { return Ok(Vec::new()) };
         self.usable()?;
-        self.call(first, self.shard.get_many(keys)).await
+        self.call(first, pin!(self.shard.get_many(keys))).await
     }
 
     /// [`Shard::lease`], unless the ring shard is left alone.
@@ -103,7 +104,7 @@ impl ReadShard {
         request: &LeaseRequest<'_>,
     ) -> Result<LeaseReply, ShardError> {
         self.usable()?;
-        self.call(key, self.shard.lease(key, request)).await
+        self.call(key, pin!(self.shard.lease(key, request))).await
     }
 
     /// [`Shard::extend`], unless the ring shard is left alone.
@@ -113,12 +114,12 @@ impl ReadShard {
         token: &Token,
         ttl: Duration,
     ) -> Result<bool, ShardError> {
-        self.call(key, self.shard.extend(key, token, ttl)).await
+        self.call(key, pin!(self.shard.extend(key, token, ttl))).await
     }
 
     /// [`Shard::fill`], unless the ring shard is left alone.
     pub(crate) async fn fill(self: &Arc<Self>, key: &CacheKey, fill: &Fill) -> Result<FillReply, ShardError> {
-        self.call(key, self.shard.fill(key, fill)).await
+        self.call(key, pin!(self.shard.fill(key, fill))).await
     }
 
     /// [`Shard::release`], unless the ring shard is left alone.
@@ -128,13 +129,13 @@ impl ReadShard {
         token: &Token,
         notice: Release<'_>,
     ) -> Result<bool, ShardError> {
-        self.call(key, self.shard.release(key, token, notice)).await
+        self.call(key, pin!(self.shard.release(key, token, notice))).await
     }
 
     /// [`Shard::apply`], unless the ring shard is left alone.
     pub(crate) async fn apply(self: &Arc<Self>, commands: &[Command]) -> Result<Applied, ShardError> {
         let Some(first) = commands.first() else { return Ok(Applied::default()) };
-        self.call(&first.key, self.shard.apply(commands, 0)).await
+        self.call(&first.key, pin!(self.shard.apply(commands, 0))).await
     }
 
     /// Ends a task with the ring shard.
@@ -172,11 +173,13 @@ impl ReadShard {
         answer
     }
 
+    /// Makes a call unless the ring shard is left alone, and notes how it ended; pinned by its caller, because a future
+    /// that is handed on by value takes its room twice, and there is one for each read that waits.
     #[inline]
     async fn call<T>(
         self: &Arc<Self>,
         key: &CacheKey,
-        call: impl Future<Output = Result<T, ShardError>>,
+        call: Pin<&mut impl Future<Output = Result<T, ShardError>>>,
     ) -> Result<T, ShardError> {
         if !self.breaker.is_healthy() {
             self.admit(key)?;

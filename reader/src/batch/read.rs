@@ -33,10 +33,10 @@ where
     let Space { cache, state, options, .. } = space;
     let inner = &cache.inner;
     let timeout = options.timeout_or(&inner.settings).map(|after| (Instant::now() + after, after));
-    let mut answers: Vec<Option<Result<Option<T>, Error>>> = Vec::with_capacity(keys.len());
+    let mut answers: Vec<(K, Option<Result<Option<T>, Error>>)> = Vec::with_capacity(keys.len());
     let mut rendered = Vec::with_capacity(keys.len());
-    for part in &keys {
-        let (key, answer) = match space.key(part) {
+    for part in keys {
+        let (key, answer) = match space.key(&part) {
             Ok(key) => match inner.local_first(&key, state, options) {
                 Some(found) => {
                     let loader = || gathering.loader(inner, state, part.clone(), None);
@@ -47,7 +47,7 @@ where
             Err(error) => (None, Some(Err(error))),
         };
         rendered.push(key);
-        answers.push(answer);
+        answers.push((part, answer));
     }
     let topology = inner.topology.load_full();
     let owner = |key: &CacheKey| topology.ring().locate(key.as_bytes()).index();
@@ -68,10 +68,10 @@ where
     let lookups = lookups.into_iter().flat_map(|lookup| unless_owed(inner, &topology, lookup));
     let mut looking: FuturesUnordered<_> = lookups.map(look_up).collect();
     expected.give_up();
-    let loader = |place: usize| gathering.loader(inner, state, keys[place].clone(), Some(expected.another()));
+    let loader = |part: K| gathering.loader(inner, state, part, Some(expected.another()));
     let deadline = timeout.map(|(at, _)| at);
-    let begin = |(place, key, miss)| {
-        let answer = inner.answer_miss(key, state, options, deadline, loader(place), miss);
+    let begin = |(place, part, key, miss)| {
+        let answer = inner.answer_miss(key, state, options, deadline, loader(part), miss);
         async move { (place, answer.await.map(|found| found.value)) }
     };
     let (mut misses, mut missing, mut behind) = (VecDeque::new(), FuturesUnordered::new(), 0);
@@ -90,13 +90,14 @@ where
                                     behind += usize::from(found.refresh_before_ms != 0);
                                     // What is left out is served once more, and loaded again by the next read.
                                     let found = if behind <= AT_ONCE {
-                                        inner.serve(found, || key.clone(), state, options, || loader(place))
+                                        let part = || answers[place].0.clone();
+                                        inner.serve(found, || key.clone(), state, options, || loader(part()))
                                     } else {
                                         found
                                     };
-                                    answers[place] = Some(Ok(found.value));
+                                    answers[place].1 = Some(Ok(found.value));
                                 }
-                                Err(miss) => misses.push_back((place, key.clone(), miss)),
+                                Err(miss) => misses.push_back((place, answers[place].0.clone(), key.clone(), miss)),
                             }
                         }
                     }
@@ -104,7 +105,7 @@ where
                     drop(expected);
                 }
                 Some((place, answer)) = missing.next(), if !missing.is_empty() => {
-                    answers[place] = Some(answer);
+                    answers[place].1 = Some(answer);
                     start_some(&mut misses, &mut missing, begin);
                 }
                 else => break,
@@ -116,6 +117,7 @@ where
         // What is not answered by then is late; the rest is answered all the same.
         Some((at, _)) => tokio::time::timeout_at(at, reading).await.unwrap_or(()),
     }
+    // The answers stay where they are: an answer that may be missing takes no more room than one that may not.
     let late = |key: &K| {
         let key = space.key(key)?;
         state.counters.late.increment(1);
@@ -128,7 +130,7 @@ where
         let answer = answer.unwrap_or_else(|| late(&key));
         (key, answer)
     };
-    Batch::new(keys.into_iter().zip(answers).map(answered).collect())
+    Batch::new(answers.into_iter().map(answered).collect())
 }
 
 /// Parts the keys that may not be read from their ring shard, because it has yet to answer an invalidation of them.

@@ -14,19 +14,20 @@ use ringtide_core::key::CacheKey;
 /// How often the time is looked at.
 pub(super) const TICK: Duration = Duration::from_millis(50);
 
-const SLOTS: usize = 4096;
+/// Pairs of slots, 128 KB of them: some ten thousand entries that are read again and again have room.
+const PAIRS: usize = 8192;
 
 /// Bits of a slot that hold the tick; the others tell entries apart.
 const TICKS: u64 = (1 << 24) - 1;
 
 pub(super) struct Seen {
-    slots: Box<[AtomicU64]>,
+    pairs: Box<[[AtomicU64; 2]]>,
     tick: AtomicU64,
 }
 
 impl Seen {
     pub(super) fn new() -> Self {
-        Self { slots: (0..SLOTS).map(|_| AtomicU64::new(0)).collect(), tick: AtomicU64::new(0) }
+        Self { pairs: (0..PAIRS).map(|_| Default::default()).collect(), tick: AtomicU64::new(0) }
     }
 
     pub(super) fn tick(&self) {
@@ -38,14 +39,15 @@ impl Seen {
     pub(super) fn note(&self, key: &CacheKey, entry: &Bytes, ttl: Duration) -> bool {
         let mark = mark(key, entry);
         let tick = self.tick.load(Ordering::Relaxed) & TICKS;
-        let Some(slot) = self.slots.get(mark as usize % SLOTS) else { return false };
-        let noted = slot.load(Ordering::Relaxed);
-        let age = tick.wrapping_sub(noted & TICKS) & TICKS;
+        let Some(pair) = self.pairs.get(mark as usize % PAIRS) else { return false };
         let quarter = ttl.as_secs().saturating_mul(5).saturating_add(u64::from(ttl.subsec_millis()) / 200);
-        if noted & !TICKS == mark & !TICKS && age < quarter {
+        let noted = [pair[0].load(Ordering::Relaxed), pair[1].load(Ordering::Relaxed)];
+        let age = noted.map(|noted| tick.wrapping_sub(noted & TICKS) & TICKS);
+        if (0..2).any(|at| noted[at] & !TICKS == mark & !TICKS && age[at] < quarter) {
             return true;
         }
-        slot.store((mark & !TICKS) | tick, Ordering::Relaxed);
+        let older = usize::from(age[1] > age[0]);
+        pair[older].store((mark & !TICKS) | tick, Ordering::Relaxed);
         false
     }
 }
@@ -62,9 +64,15 @@ fn mark(key: &CacheKey, entry: &Bytes) -> u64 {
         None => key.iter().fold(0, |tail, byte| tail << 8 | u64::from(*byte)),
     };
     let len = key.len() as u64 ^ payload_end.rotate_left(7);
-    let mixed = soft.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ cost_and_len.rotate_left(29) ^ len;
-    let mixed = (mixed ^ (mixed >> 32) ^ tail.rotate_left(17)).wrapping_mul(0xd6e8_feb8_6659_fd93);
-    mixed ^ (mixed >> 32)
+    let mixed = fold(soft ^ 0x9e37_79b9_7f4a_7c15, cost_and_len ^ len ^ 0xd6e8_feb8_6659_fd93);
+    fold(mixed ^ tail, 0xa076_1d64_78bd_642f)
+}
+
+/// Multiplies, and brings the upper half of the product, which depends on all bits, down to the lower one.
+#[inline]
+fn fold(one: u64, other: u64) -> u64 {
+    let product = u128::from(one) * u128::from(other);
+    product as u64 ^ (product >> 64) as u64
 }
 
 #[cfg(test)]
@@ -94,6 +102,8 @@ mod tests {
         assert!(!seen.note(&key(2), &entry(6), Duration::from_millis(100)), "too short a time to be left out");
         let fresh: Vec<_> = (0..1000).filter(|n| !seen.note(&key(*n), &entry(7), ttl)).collect();
         assert!(fresh.len() > 990, "entries of the same moment are told apart");
+        let again: Vec<_> = fresh.iter().filter(|n| !seen.note(&key(**n), &entry(7), ttl)).collect();
+        assert!(again.len() < 20, "{} keys of a thousand have no slot of their own", again.len());
         let short = ["a", "b", "ab", "ba", "item:1", "item:2"].map(|key| CacheKey::new(key).unwrap());
         assert!(short.iter().all(|key| !seen.note(key, &entry(8), ttl)), "and so are those of short keys");
     }

@@ -52,7 +52,7 @@ impl<T: Serialize + DeserializeOwned + Send + Sync + 'static> Space<T> {
         let loader = || Loader::new(false, move |_| loader());
         match inner.watcher.begin(&self.state.settings.name, &key) {
             None => Ok(inner.read_shared(key, &self.state, &self.options, loader).await?.value),
-            Some(watched) => Box::pin(watched.over(inner.read_shared(key, &self.state, &self.options, loader))).await,
+            Some(watched) => watched.over(Box::pin(inner.read_shared(key, &self.state, &self.options, loader))).await,
         }
     }
 }

@@ -60,6 +60,7 @@ impl Shard {
     }
 
     /// When a name ends that lies where `key` does; `None` where it is not there.
+    #[cfg_attr(not(feature = "cluster"), allow(unused_variables))]
     async fn expiry(&self, key: &CacheKey, name: &str) -> Result<Option<Expiry>, ShardError> {
         let mut command = redis::cmd("PTTL");
         command.arg(name);
