@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use metrics::{Counter, Gauge, counter, gauge};
+use ringtide_core::backoff::Backoff;
 use ringtide_core::command::Command;
 use ringtide_core::key::CacheKey;
 use ringtide_core::metrics as names;
@@ -135,17 +136,16 @@ impl Retries {
 
     /// Sends what waits for one ring shard until nothing does.
     async fn work(self: Arc<Self>, name: ShardName) {
-        let mut pause = FIRST_PAUSE;
+        let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
         loop {
             // What failed has just failed: the first pause is before the first try.
             let Some(shard) = self.queue().shard(&name) else { return };
-            rest(&shard, pause.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
-            pause = (pause * 2).min(LONGEST_PAUSE);
+            rest(&shard, backoff.next_from_half(fastrand::f64())).await;
             while let Some((shard, batch)) = self.take(&name) {
                 if self.send(&name, &shard, batch).await.is_err() {
                     break;
                 }
-                pause = FIRST_PAUSE;
+                backoff.reset();
             }
             if self.queue().end(&name) {
                 return;

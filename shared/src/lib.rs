@@ -20,11 +20,13 @@
 //! - [`watch`]: where the ring's membership comes from while a process runs
 //! - [`config`]: the file and the environment → a valid configuration, every violation at once
 //! - [`clock`]: the wall clock
+//! - [`backoff`]: how long to pause after failures in a row
 //! - [`metrics`]: names and labels, once
 //! - `aws` (feature `aws`): the SDK's configuration, secrets, tokens, parameters, objects and queues
 
 #[cfg(feature = "aws")]
 pub mod aws;
+pub mod backoff;
 pub mod clock;
 pub mod command;
 pub mod config;

@@ -10,6 +10,7 @@ use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use metrics::counter;
+use ringtide_core::backoff::Backoff;
 use ringtide_core::metrics as names;
 use ringtide_core::pipeline::Abandoned;
 use ringtide_core::record::Stream;
@@ -297,7 +298,7 @@ async fn flush_after_gap(shared: &Shared, shard: &ShardId, error: &StreamError) 
 /// Creates the leases of a stream shard's children, claimed for this worker.
 async fn claim(shared: &Shared, shard: &ShardId, children: &BTreeSet<ShardId>) {
     let mut unclaimed: VecDeque<&ShardId> = children.iter().collect();
-    let mut pause = Duration::from_millis(100);
+    let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
     while let Some(child) = unclaimed.front() {
         let lease = Lease {
             owner: Some(shared.owner.clone()),
@@ -310,8 +311,7 @@ async fn claim(shared: &Shared, shard: &ShardId, children: &BTreeSet<ShardId>) {
             }
             Err(error @ (LeaseError::Unavailable(_) | LeaseError::Unfit(_) | LeaseError::Lost(_))) => {
                 tracing::warn!(lease = %lease.key, %error, "stream lease of a child not created, trying again");
-                tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(Duration::from_secs(5));
+                tokio::time::sleep(backoff.next_pause()).await;
             }
         }
     }

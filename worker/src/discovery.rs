@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use metrics::counter;
+use ringtide_core::backoff::Backoff;
 use ringtide_core::metrics as names;
 use ringtide_core::record::{SequenceNumber, Stream};
 use tokio::time::Instant;
@@ -54,7 +55,7 @@ pub(crate) struct Lister {
     wants: Arc<Wants>,
     rate: Rate,
     next_call: Instant,
-    retry: Duration,
+    retry: Backoff,
     /// Pages of the newest full listing.
     pages: usize,
     filter: Filter,
@@ -81,7 +82,7 @@ impl Discovery {
             wants: Arc::clone(&wants),
             rate: Rate::new(FEWEST_CALLS, MOST_CALLS),
             next_call: Instant::now(),
-            retry: FIRST_RETRY_PAUSE,
+            retry: Backoff::new(FIRST_RETRY_PAUSE, LONGEST_RETRY_PAUSE),
             pages: 1,
             filter: Filter::Untried,
         };
@@ -182,7 +183,7 @@ impl Lister {
                 Ok(None) => tries = 0,
                 Ok(Some(listing)) => {
                     self.pages = gathering.pages();
-                    self.retry = FIRST_RETRY_PAUSE;
+                    self.retry.reset();
                     self.publish(listing, begun, "listed");
                     return;
                 }
@@ -196,8 +197,7 @@ impl Lister {
                     self.count(error.reason());
                     tries += 1;
                     if !matches!(error, StreamError::Throttled(_)) {
-                        self.next_call = Instant::now() + self.retry;
-                        self.retry = (self.retry * 2).min(LONGEST_RETRY_PAUSE);
+                        self.next_call = Instant::now() + self.retry.next_pause();
                         if tries >= PAGE_TRIES {
                             (gathering, begun, tries) = (Gathering::of_all(), Instant::now(), 0);
                         }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use ringtide_core::backoff::Backoff;
 use tokio::time::Instant;
 
 /// The first pause after a page without records.
@@ -81,24 +82,20 @@ impl Rate {
 /// throttles, the rate falls below the ceiling and rises again read by read.
 #[derive(Clone, Debug)]
 pub(crate) struct Pace {
-    idle_poll: Duration,
     rate: Rate,
-    idle_pause: Duration,
-    retry_pause: Duration,
+    idle: Backoff,
+    retry: Backoff,
 }
 
 impl Pace {
     /// Starts without any pause. A ceiling of 0 counts as 1.
     #[must_use]
     pub(crate) fn new(idle_poll: Duration, max_reads_per_second: u32) -> Self {
-        let mut pace = Self {
-            idle_poll,
+        Self {
             rate: Rate::new(FEWEST_READS, f64::from(max_reads_per_second.max(1))),
-            idle_pause: Duration::ZERO,
-            retry_pause: Duration::ZERO,
-        };
-        pace.reset();
-        pace
+            idle: Backoff::new(FIRST_IDLE_PAUSE, idle_poll),
+            retry: Backoff::new(FIRST_RETRY_PAUSE, LONGEST_RETRY_PAUSE),
+        }
     }
 
     /// The earliest time of the next read, after one from `began` to `ended`; `jitter` is from 0 to 1.
@@ -106,32 +103,22 @@ impl Pace {
         let next = match outcome {
             ReadOutcome::Records => {
                 self.rate.succeeded();
-                self.reset();
+                self.idle.reset();
+                self.retry.reset();
                 ended
             }
             ReadOutcome::Empty => {
                 self.rate.succeeded();
-                self.retry_pause = FIRST_RETRY_PAUSE;
-                let pause = self.idle_pause;
-                self.idle_pause = (pause * 2).min(self.idle_poll);
-                ended + pause
+                self.retry.reset();
+                ended + self.idle.next_pause()
             }
             ReadOutcome::Throttled => {
                 self.rate.throttled();
                 ended + self.rate.apart().mul_f64(1.0 + 0.5 * jitter.clamp(0.0, 1.0))
             }
-            ReadOutcome::Failed => {
-                let pause = self.retry_pause;
-                self.retry_pause = (pause * 2).min(LONGEST_RETRY_PAUSE);
-                ended + pause.mul_f64(0.5 + 0.5 * jitter.clamp(0.0, 1.0))
-            }
+            ReadOutcome::Failed => ended + self.retry.next_from_half(jitter),
         };
         next.max(began + self.rate.apart())
-    }
-
-    fn reset(&mut self) {
-        self.idle_pause = FIRST_IDLE_PAUSE.min(self.idle_poll);
-        self.retry_pause = FIRST_RETRY_PAUSE;
     }
 }
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use metrics::counter;
+use ringtide_core::backoff::Backoff;
 use ringtide_core::config::Worker as Settings;
 use ringtide_core::metrics as names;
 use ringtide_core::record::Stream;
@@ -149,7 +150,7 @@ impl Table {
 
     /// Reads all leases, those of an application for a single stream too where this worker follows only one table.
     async fn read_leases(&mut self, name: &StreamName) -> Vec<Lease> {
-        let mut pause = Duration::from_millis(200);
+        let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(5));
         loop {
             let read = async {
                 if self.deps.router.tables().count() == 1 {
@@ -162,8 +163,7 @@ impl Table {
                 Err(error @ (LeaseError::Unavailable(_) | LeaseError::Unfit(_) | LeaseError::Lost(_))) => {
                     tracing::warn!(table = %self.name, %error, "stream leases not read, trying again");
                     self.deps.health.table_problem(&self.name, Part::Leases, Some(error.to_string()));
-                    tokio::time::sleep(pause).await;
-                    pause = (pause * 2).min(Duration::from_secs(5));
+                    tokio::time::sleep(backoff.next_pause()).await;
                 }
             }
         }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::types::{KeyType, KeysAndAttributes};
+use ringtide_core::backoff::Backoff;
 use ringtide_core::key::KeyPart;
 
 use crate::aws::Failure;
@@ -122,7 +123,7 @@ pub(crate) async fn read(
     let distinct: BTreeMap<String, &Item> = keys.iter().filter_map(|key| Some((primary.identity(key)?, key))).collect();
     let mut wanted: Vec<_> = distinct.values().filter_map(|key| item::key_to_sdk(key)).collect();
     let mut found = BTreeMap::new();
-    let (mut in_vain, mut pause) = (0, FIRST_PAUSE);
+    let (mut in_vain, mut backoff) = (0, Backoff::new(FIRST_PAUSE, LAST_PAUSE));
     while !wanted.is_empty() {
         let rest = wanted.split_off(wanted.len().min(BATCH));
         let asked = wanted.len();
@@ -146,11 +147,11 @@ pub(crate) async fn read(
                 return Err(TableError::NoCapacity(table.to_owned()));
             }
         } else {
-            (in_vain, pause) = (0, FIRST_PAUSE);
+            in_vain = 0;
+            backoff.reset();
         }
         if !wanted.is_empty() {
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(LAST_PAUSE);
+            tokio::time::sleep(backoff.next_pause()).await;
         }
         wanted.extend(rest);
     }

@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use aws_sdk_dynamodb::Client;
 use futures_util::{StreamExt, stream};
+use ringtide_core::backoff::Backoff;
 use ringtide_core::command::Command;
 use ringtide_core::config::Config;
 use ringtide_core::route::{Route, RouteAction, Router};
@@ -32,6 +33,7 @@ use position::{Position, Positions};
 /// Tries of a page before its segment is given up.
 const TRIES: u32 = 6;
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// A warm-up's leases live at least so long: a batch is read while they do.
 const LEASE: Duration = Duration::from_secs(5);
 
@@ -226,7 +228,7 @@ impl<'a> Warm<'a> {
 
     /// Fills a page; tries again what fails, as long as that makes sense.
     async fn fill(&self, items: &[Item]) -> Result<Counts, WarmError> {
-        let mut pause = FIRST_PAUSE;
+        let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
         let mut total = Counts { items: items.len() as u64, ..Counts::default() };
         let mut open: Vec<&Item> = items.iter().collect();
         for tries in 1.. {
@@ -238,8 +240,7 @@ impl<'a> Warm<'a> {
             }
             tracing::debug!(reason = failure.reason, "entries not filled, trying again");
             open.retain(|item| self.primary.identity(item).is_none_or(|identity| failure.items.contains(&identity)));
-            tokio::time::sleep(pause).await;
-            pause *= 2;
+            tokio::time::sleep(backoff.next_pause()).await;
         }
         Ok(total)
     }

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use quick_cache::sync::Cache;
+use ringtide_core::backoff::Backoff;
 use ringtide_core::key::CacheKey;
 
 use crate::error::Error;
@@ -25,7 +26,7 @@ pub(crate) struct Failures {
 #[derive(Clone)]
 struct Failure {
     error: Error,
-    pause: Duration,
+    backoff: Backoff,
     until: Instant,
 }
 
@@ -45,13 +46,17 @@ impl Failures {
     /// Notes that a load failed; the pause doubles while that goes on.
     pub(crate) fn failed(&self, key: &CacheKey, error: &Error, now: Instant) {
         let last = self.by_key.get(key).filter(|last| now < last.until + FORGOTTEN_AFTER);
-        let pause = match last {
+        let backoff = match last {
             // The same failure, told twice.
-            Some(last) if now < last.until => last.pause,
-            Some(last) => (last.pause * 2).min(LONGEST_PAUSE),
-            None => FIRST_PAUSE,
+            Some(last) if now < last.until => last.backoff,
+            Some(mut last) => {
+                last.backoff.next_pause();
+                last.backoff
+            }
+            None => Backoff::new(FIRST_PAUSE, LONGEST_PAUSE),
         };
-        self.by_key.insert(key.clone(), Failure { error: error.clone(), pause, until: now + pause });
+        let until = now + backoff.upcoming();
+        self.by_key.insert(key.clone(), Failure { error: error.clone(), backoff, until });
     }
 
     /// Notes that a load succeeded.

@@ -11,6 +11,7 @@ use super::plan::Parked;
 use super::status::ParkingStatus;
 use super::tasks::Tasks;
 use super::ticket::Part;
+use crate::backoff::Backoff;
 use crate::metrics as names;
 use crate::park::{ParkError, ParkStore, ParkedRecord};
 
@@ -123,7 +124,7 @@ impl Parking {
 
     /// Tries until the store has acknowledged the record; `false` where nobody waits for it any more.
     async fn keep(&self, store: &dyn ParkStore, record: &ParkedRecord, part: &Part) -> bool {
-        let mut pause = FIRST_BACKOFF;
+        let mut backoff = Backoff::new(FIRST_BACKOFF, LAST_BACKOFF);
         loop {
             {
                 // Never closed: an error would mean no more than no limit.
@@ -142,8 +143,7 @@ impl Parking {
                     Err(error) => self.failed(record, &error),
                 }
             }
-            tokio::time::sleep(pause.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
-            pause = (pause * 2).min(LAST_BACKOFF);
+            tokio::time::sleep(backoff.next_from_half(fastrand::f64())).await;
         }
     }
 

@@ -9,6 +9,7 @@ use redis::{ErrorKind, RedisError};
 use tokio::time::Instant;
 
 use super::credentials::NoLogin;
+use crate::backoff::Backoff;
 use crate::ring::ShardName;
 
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
@@ -17,25 +18,9 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// How often an outage that goes on is logged.
 const PROGRESS: Duration = Duration::from_secs(10);
 
-/// Doubles from 10 ms to 1 s, and draws a pause between nothing and that.
-pub(super) struct Backoff(Duration);
-
-impl Default for Backoff {
-    fn default() -> Self {
-        Self(FIRST_PAUSE)
-    }
-}
-
-impl Backoff {
-    pub(super) fn next(&mut self) -> Duration {
-        let pause = self.0.mul_f64(fastrand::f64());
-        self.0 = (self.0 * 2).min(LONGEST_PAUSE);
-        pause
-    }
-
-    pub(super) fn reset(&mut self) {
-        self.0 = FIRST_PAUSE;
-    }
+/// The pauses between two tries to connect.
+pub(super) fn pauses() -> Backoff {
+    Backoff::new(FIRST_PAUSE, LONGEST_PAUSE)
 }
 
 /// Logs when a connection goes and comes back, and now and then while it is away.
@@ -135,21 +120,5 @@ impl Failure {
 
     pub(super) fn without_login(no: &NoLogin) -> Self {
         Self { reason: no.to_string().into(), refused: false, hopeless: false }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn pauses_grow_to_a_second_and_begin_anew() {
-        let mut backoff = Backoff::default();
-        for _ in 0..50 {
-            assert!(backoff.next() <= LONGEST_PAUSE);
-        }
-        assert_eq!(backoff.0, LONGEST_PAUSE);
-        backoff.reset();
-        assert!(backoff.next() <= FIRST_PAUSE);
     }
 }

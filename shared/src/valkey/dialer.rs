@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use super::connect::Endpoint;
 use super::credentials::{Access, Login};
-use super::dial::{Backoff, Failure};
+use super::dial::{self, Failure};
 use super::meters::Meters;
 use super::tracking::Tracking;
 use crate::config;
@@ -176,7 +176,7 @@ impl Dialer {
 
     /// Asks until there is one.
     async fn another_login(&self) -> Option<Login> {
-        let mut backoff = Backoff::default();
+        let mut backoff = dial::pauses();
         let mut told = false;
         loop {
             match self.access.login().await {
@@ -187,7 +187,7 @@ impl Dialer {
                 }
                 Err(_) => {}
             }
-            tokio::time::sleep(backoff.next()).await;
+            tokio::time::sleep(backoff.next_from_zero(fastrand::f64())).await;
         }
     }
 

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 #[cfg(feature = "cluster")]
 use super::cluster::Members;
-use super::dial::{Backoff, Failure, Outage};
+use super::dial::{self, Failure, Outage};
 use super::dialer::{Dialed, Dialer};
 use super::meters::Meters;
 use super::notice::Notice;
@@ -132,7 +132,7 @@ impl Server {
 
 impl Subscription {
     async fn run(self) {
-        let mut backoff = Backoff::default();
+        let mut backoff = dial::pauses();
         let mut outage = Outage::new(self.shard.clone(), String::new(), "inbox");
         loop {
             match self.subscribe().await {
@@ -153,7 +153,7 @@ impl Subscription {
                 }
                 Err(failure) => outage.failed(&failure.reason),
             }
-            tokio::time::sleep(backoff.next()).await;
+            tokio::time::sleep(backoff.next_from_zero(fastrand::f64())).await;
         }
     }
 

@@ -10,7 +10,7 @@ use redis::{Cmd, PushInfo, PushKind, RedisResult, Value};
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 
-use super::dial::{Backoff, Failure, Outage};
+use super::dial::{self, Failure, Outage};
 use super::dialer::{Dialed, Dialer};
 use super::error::ShardError;
 use super::meters::Meters;
@@ -202,7 +202,7 @@ impl Drop for Links {
 
 /// Keeps one slot filled for as long as the task lives.
 async fn keep(dialer: Arc<Dialer>, slot: Arc<Slot>) {
-    let mut backoff = Backoff::default();
+    let mut backoff = dial::pauses();
     let mut outage = Outage::new(dialer.name.clone(), dialer.endpoint.address(), "connection");
     loop {
         let lost = Arc::new(Notify::new());
@@ -259,6 +259,6 @@ async fn keep(dialer: Arc<Dialer>, slot: Arc<Slot>) {
                 });
             }
         }
-        tokio::time::sleep(backoff.next()).await;
+        tokio::time::sleep(backoff.next_from_zero(fastrand::f64())).await;
     }
 }

@@ -12,6 +12,7 @@ use aws_sdk_dynamodb::types::{
     AttributeDefinition, BillingMode, GlobalSecondaryIndex, KeySchemaElement, KeyType, Projection, ProjectionType,
     ReturnValue, ScalarAttributeType, TableDescription, TableStatus,
 };
+use ringtide_core::backoff::Backoff;
 use tokio::time::Instant;
 
 use super::item::{self, LEASE_KEY, LEASE_OWNER, Row, number, text};
@@ -161,7 +162,7 @@ impl DynamoDbLeases {
 impl LeaseStore for DynamoDbLeases {
     async fn prepare(&self) -> Result<(), LeaseError> {
         let deadline = Instant::now() + CREATION_TIMEOUT;
-        let mut pause = Duration::from_millis(50);
+        let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(1));
         loop {
             match self.describe().await? {
                 None => self.create_table().await?,
@@ -179,11 +180,10 @@ impl LeaseStore for DynamoDbLeases {
                     }
                 }
             }
-            if Instant::now() + pause > deadline {
+            if Instant::now() + backoff.upcoming() > deadline {
                 return Err(LeaseError::Unavailable(format!("{} does not become active", self.table)));
             }
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(Duration::from_secs(1));
+            tokio::time::sleep(backoff.next_pause()).await;
         }
     }
 

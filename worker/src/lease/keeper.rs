@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use metrics::counter;
+use ringtide_core::backoff::Backoff;
 use ringtide_core::clock::unix_ms;
 use ringtide_core::metrics as names;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -231,14 +232,13 @@ impl Keeping {
 
     /// Stores the last checkpoint and releases, for as long as the lease is ours.
     async fn give_up(mut self, last: Checkpoint, children: &BTreeSet<ShardId>) -> Result<(), Lost> {
-        let mut pause = Duration::from_millis(50);
+        let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(1));
         while self.stored != last {
             let written = self.checkpoint(last, children).await;
             let failed = written.is_err();
             self.judge(written)?;
             if failed {
-                tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(Duration::from_secs(1));
+                tokio::time::sleep(backoff.next_pause()).await;
             }
         }
         let key = self.held.key().clone();

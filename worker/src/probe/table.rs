@@ -8,6 +8,7 @@ use aws_sdk_dynamodb::types::{
     AttributeDefinition, AttributeValue, BillingMode, KeySchemaElement, KeyType, ScalarAttributeType,
     StreamSpecification, StreamViewType, TableStatus,
 };
+use ringtide_core::backoff::Backoff;
 use ringtide_core::clock::unix_ms;
 use ringtide_core::config::{Aws, Violation};
 use tokio::time::Instant;
@@ -28,7 +29,7 @@ const AT: &str = "at";
 pub(crate) async fn prepare(aws: &Aws, table: &str, patience: Duration) -> Result<(), Vec<Violation>> {
     let client = Clients::connect(aws).await.tables;
     let deadline = Instant::now() + patience;
-    let mut pause = Duration::from_millis(50);
+    let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(1));
     loop {
         match client.describe_table().table_name(table).send().await {
             Ok(output) => match output.table.and_then(|table| table.table_status) {
@@ -41,11 +42,10 @@ pub(crate) async fn prepare(aws: &Aws, table: &str, patience: Duration) -> Resul
                 failure => tracing::warn!(table, ?failure, "the probes' table is not described yet"),
             },
         }
-        if Instant::now() + pause > deadline {
+        if Instant::now() + backoff.upcoming() > deadline {
             return Ok(());
         }
-        tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(Duration::from_secs(1));
+        tokio::time::sleep(backoff.next_pause()).await;
     }
 }
 

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{StreamExt, TryStreamExt, stream};
+use ringtide_core::backoff::Backoff;
 use ringtide_core::record::{ChangeRecord, Stream, UnreadableRecord};
 
 use super::From;
@@ -162,7 +163,7 @@ impl<'a> Pages<'a> {
 
     /// The records of the next page; `None` at the end, or where nothing has come for a while.
     async fn next(&mut self) -> Result<Option<Vec<Result<ChangeRecord, UnreadableRecord>>>, StreamError> {
-        let (mut tries, mut pause) = (0, Duration::from_millis(100));
+        let (mut tries, mut backoff) = (0, Backoff::new(Duration::from_millis(100), Duration::from_secs(2)));
         while !self.ended && self.empty < EMPTY_PAGES {
             match self.read().await {
                 Ok(Page { records, next }) => {
@@ -192,8 +193,7 @@ impl<'a> Pages<'a> {
                         Decision::Gap(AfterGap::Horizon) if tries < TRIES => self.position = Position::TrimHorizon,
                         Decision::Retry | Decision::Reopen if tries < TRIES => {
                             tracing::debug!(stream_shard = %self.shard, %error, "stream shard not read, trying again");
-                            tokio::time::sleep(pause).await;
-                            pause = (pause * 2).min(Duration::from_secs(2));
+                            tokio::time::sleep(backoff.next_pause()).await;
                         }
                         Decision::Gap(AfterGap::Horizon) | Decision::Retry | Decision::Reopen => return Err(error),
                     }

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ringtide_core::backoff::Backoff;
 use ringtide_core::config::Violation;
 use ringtide_core::record::Stream;
 use ringtide_core::route::Router;
@@ -14,7 +15,8 @@ use crate::lease::{LeaseError, LeaseStore, StreamName};
 use crate::stream::policy::{self, StartDecision};
 use crate::stream::{StreamError, StreamSource, TableDescription};
 
-/// The longest pause between two tries.
+/// The first and the longest pause between two tries.
+const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 /// A table's stream.
@@ -81,25 +83,24 @@ fn list(violations: &[Violation]) -> String {
 struct Patience {
     began: Instant,
     timeout: Duration,
-    pause: Duration,
+    backoff: Backoff,
     what: &'static str,
     endpoint: String,
 }
 
 impl Patience {
     fn new(timeout: Duration, what: &'static str, endpoint: &str) -> Self {
-        let pause = Duration::from_millis(200);
-        Self { began: Instant::now(), timeout, pause, what, endpoint: endpoint.to_owned() }
+        let backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
+        Self { began: Instant::now(), timeout, backoff, what, endpoint: endpoint.to_owned() }
     }
 
     async fn wait(&mut self, reason: String) -> Result<(), StartError> {
         let waited = self.began.elapsed();
-        if waited + self.pause > self.timeout {
+        if waited + self.backoff.upcoming() > self.timeout {
             return Err(StartError::Unreachable { what: self.what, endpoint: self.endpoint.clone(), waited, reason });
         }
         tracing::warn!(endpoint = self.endpoint, reason, "{} does not answer yet, trying again", self.what);
-        tokio::time::sleep(self.pause).await;
-        self.pause = (self.pause * 2).min(LONGEST_PAUSE);
+        tokio::time::sleep(self.backoff.next_pause()).await;
         Ok(())
     }
 }

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use super::Queue;
 use super::state::{Flush, Item};
 use crate::metrics as names;
-use crate::pipeline::backoff::Backoff;
+use crate::pipeline::backoff::ShardBackoff;
 use crate::pipeline::shard::RingShard;
 use crate::valkey::{Applied, Servers, ShardError};
 
@@ -29,7 +29,7 @@ type Carried = (Item, Applied);
 pub(super) struct Courier<'a> {
     queue: &'a Queue,
     shard: &'a dyn RingShard,
-    backoff: Backoff,
+    backoff: ShardBackoff,
     /// The pause after a failure is over.
     rested: bool,
     sight: Sight,
@@ -68,7 +68,7 @@ impl<'a> Courier<'a> {
         Self {
             queue,
             shard,
-            backoff: Backoff::default(),
+            backoff: ShardBackoff::default(),
             rested: false,
             sight: Sight::default(),
             under_way: FuturesUnordered::new(),

@@ -16,7 +16,7 @@ use crate::config;
 use crate::ring::ShardName;
 use crate::valkey::connect::Endpoint;
 use crate::valkey::credentials::Access;
-use crate::valkey::dial::{Backoff, Failure};
+use crate::valkey::dial::{self, Failure};
 use crate::valkey::dialer::Dialer;
 use crate::valkey::error::ShardError;
 use crate::valkey::link::{Links, Live};
@@ -288,7 +288,7 @@ impl Shared {
 
 /// Keeps the map up to date for as long as the task lives.
 pub(super) async fn keep(shared: Arc<Shared>) {
-    let mut pause = Backoff::default();
+    let mut pause = dial::pauses();
     loop {
         let found = shared.discover().await;
         if matches!(found, Ok(true)) {
@@ -296,7 +296,7 @@ pub(super) async fn keep(shared: Arc<Shared>) {
         }
         let ready = shared.note(found);
         // However many commands fail, the masters are asked no more often than this.
-        tokio::time::sleep(pause.next()).await;
+        tokio::time::sleep(pause.next_from_zero(fastrand::f64())).await;
         let quiet = if ready { QUIET } else { UNREADY };
         if tokio::time::timeout(quiet, shared.changed.notified()).await.is_err() && ready {
             pause.reset();
