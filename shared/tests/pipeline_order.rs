@@ -7,12 +7,13 @@ mod support;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use redis::aio::MultiplexedConnection;
 use ringtide_core::config::Config;
-use ringtide_core::entry::Entry;
+use ringtide_core::entry::{Entry, State};
 use ringtide_core::pipeline::{Pipeline, Services};
 use ringtide_core::record::{ChangeRecord, RawRecord, UnreadableRecord, record_from_json};
-use support::{Server, get, set, value};
+use support::{Server, get, set, value, value_at};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
@@ -38,10 +39,15 @@ async fn process(address: &str, route: &str) -> Pipeline {
 }
 
 async fn process_with(address: &str, route: &str, more: &str) -> Pipeline {
+    process_of(address, "", route, more).await
+}
+
+async fn process_of(address: &str, space: &str, route: &str, more: &str) -> Pipeline {
     let text = format!(
         "valkey = {{ command_timeout = \"20s\" }}\n{more}\n\
          ring = {{ shards = [{{ name = \"a\", address = \"{address}\" }}] }}\n\
-         [spaces.product]\nkey = \"product:{{pk}}\"\n[[routes]]\ntable = \"products\"\nspace = \"product\"\n{route}"
+         [spaces.product]\nkey = \"product:{{pk}}\"\n{space}\n\
+         [[routes]]\ntable = \"products\"\nspace = \"product\"\n{route}"
     );
     let connected = Pipeline::connect(&Config::parse(&text, []).unwrap(), Services::default()).unwrap();
     connected.shards[0].ready(LONG).await.unwrap();
@@ -193,6 +199,44 @@ async fn a_batch_that_comes_twice_changes_nothing_the_second_time() {
     redis::cmd("UNLINK").arg("product:1").exec_async(&mut raw).await.unwrap();
     pipeline.deliver(&[record("MODIFY", 3)], deadline()).await;
     assert_eq!(cached(&mut raw).await, None);
+}
+
+/// Parked records are kept in no order, and newer ones were delivered meanwhile.
+#[tokio::test(flavor = "multi_thread")]
+async fn parked_records_leave_the_same_behind_in_whatever_order_they_are_delivered_again() {
+    const ORDERS: [[u64; 3]; 6] = [[1, 2, 3], [1, 3, 2], [2, 1, 3], [2, 3, 1], [3, 1, 2], [3, 2, 1]];
+    const VERSIONED: &str = "mode = \"versioned\"\nversion_attribute = \"rev\"";
+    let server = Server::start();
+    let mut raw = server.raw().await;
+    let refreshing = "action = \"refresh\"\npopulate = true";
+    for (space, route, newer_stays) in [
+        ("", "", false),
+        (VERSIONED, "", true),
+        (VERSIONED, refreshing, true),
+        (&format!("{VERSIONED}\nconsistent_loads = false\ntombstone = \"60s\""), "", true),
+        (&format!("{VERSIONED}\nstale_if_error = \"60s\""), "", true),
+    ] {
+        let pipeline = process_of(&server.address(), space, route, "").await;
+        for cached in [None, Some(0), Some(2), Some(3), Some(7)] {
+            let mut left = Vec::new();
+            for (order, pages) in ORDERS.iter().flat_map(|order| [(order, 1), (order, 3)]) {
+                redis::cmd("FLUSHALL").exec_async(&mut raw).await.unwrap();
+                if let Some(rev) = cached {
+                    set(&mut raw, "product:1", &value_at(rev, "{}")).await;
+                }
+                let records: Vec<_> = order.iter().map(|rev| record("MODIFY", *rev)).collect();
+                for page in records.chunks(3 / pages) {
+                    let delivered = pipeline.deliver_overtaken(page, Instant::now() + LONG).await;
+                    assert_eq!(delivered.first_undelivered, None);
+                }
+                left.push(get(&mut raw, "product:1").await);
+            }
+            assert!(left.windows(2).all(|pair| pair[0] == pair[1]), "{space} {route} {cached:?}: {left:?}");
+            let is_value = |entry: &Bytes| Entry::parse(entry).unwrap().header.state == State::Value;
+            let served = left[0].as_ref().is_some_and(is_value);
+            assert_eq!(served, newer_stays && cached >= Some(3), "{space} {route} {cached:?}: {left:?}");
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
