@@ -3,11 +3,7 @@
 //! An entry says itself how it was encoded and compressed, so a key space may change both without a flush. What this
 //! build cannot read is a miss.
 
-#[cfg(feature = "messagepack")]
-mod messagepack;
 mod raw;
-#[cfg(feature = "zstd")]
-mod zstandard;
 
 #[cfg(test)]
 #[cfg(feature = "memory")]
@@ -19,6 +15,10 @@ use bytes::Bytes;
 use ringtide_core::config::Violation;
 use ringtide_core::entry::{Codec, Compression};
 use ringtide_core::key::KeySpace;
+#[cfg(feature = "messagepack")]
+use ringtide_core::payload::messagepack;
+#[cfg(feature = "zstd")]
+use ringtide_core::payload::zstandard;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -113,22 +113,22 @@ const ZSTD: LeftOut = LeftOut { what: "compression", feature: "zstd" };
 
 #[cfg(feature = "messagepack")]
 fn messagepack_of<T: Serialize>(value: &T) -> Result<Vec<u8>, BoxError> {
-    messagepack::to_bytes(value)
+    Ok(messagepack::to_bytes(value)?)
 }
 
 #[cfg(feature = "messagepack")]
 fn from_messagepack<T: DeserializeOwned>(payload: &[u8]) -> Result<T, BoxError> {
-    messagepack::from_bytes(payload)
+    Ok(messagepack::from_bytes(payload)?)
 }
 
 #[cfg(feature = "zstd")]
 fn compressed(plain: &[u8]) -> Result<Option<Vec<u8>>, BoxError> {
-    zstandard::compress(plain)
+    Ok(zstandard::compress(plain)?)
 }
 
 #[cfg(feature = "zstd")]
 fn decompressed(payload: &[u8]) -> Result<Vec<u8>, BoxError> {
-    zstandard::decompress(payload)
+    Ok(zstandard::decompress(payload)?)
 }
 
 #[cfg(not(feature = "messagepack"))]

@@ -13,6 +13,7 @@
 //! - [`command`]: the closed set of commands
 //! - [`ring`]: key → ring shard, pure
 //! - [`entry`]: the entry's header
+//! - `payload` (features `messagepack`, `zstd`): forms of payloads that readers and audits share
 //! - [`valkey`]: connections to ring shards and every script
 //! - [`pipeline`]: decode → route → coalesce → place → deliver
 //! - [`park`]: where records are kept that nobody can read
@@ -34,6 +35,8 @@ pub mod entry;
 pub mod key;
 pub mod metrics;
 pub mod park;
+#[cfg(any(feature = "messagepack", feature = "zstd"))]
+pub mod payload;
 pub mod pipeline;
 pub mod record;
 pub mod ring;

@@ -5,6 +5,7 @@
 
 mod conclude;
 pub(crate) mod judge;
+mod payload;
 pub(crate) mod report;
 pub(crate) mod subject;
 pub(crate) mod wanted;

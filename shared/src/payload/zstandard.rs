@@ -1,27 +1,31 @@
 //! Zstandard frames with checksums, and a bound on what they decompress to.
 
 use std::cell::RefCell;
-use std::io::Read;
+use std::io::{self, Read};
 
 use zstd::bulk::{Compressor, Decompressor};
 use zstd::zstd_safe::get_frame_content_size;
 
-use crate::error::BoxError;
-
 const LEVEL: i32 = 3;
 
 /// The most bytes that a payload decompresses to: a few KB may claim to stand for many GB.
-pub(super) const DECOMPRESSED_MAX: usize = 64 * 1024 * 1024;
+pub const DECOMPRESSED_MAX: usize = 64 * 1024 * 1024;
 
 /// The base-2 logarithm of the largest window that a frame of unknown length may ask for: 8 MiB.
 const WINDOW_LOG_MAX: u32 = 23;
 
+/// Why a payload is not decompressed.
 #[derive(Debug, thiserror::Error)]
-enum Refused {
+pub enum Refused {
+    /// It would fill the memory.
     #[error("the payload decompresses to more than {DECOMPRESSED_MAX} bytes")]
     TooLarge,
+    /// It was never compressed.
     #[error("the payload is no Zstandard frame")]
     NoFrame,
+    /// It is damaged.
+    #[error(transparent)]
+    Damaged(#[from] io::Error),
 }
 
 thread_local! {
@@ -30,7 +34,10 @@ thread_local! {
 }
 
 /// Compresses a payload; `None` for one that would not be read back.
-pub(super) fn compress(plain: &[u8]) -> Result<Option<Vec<u8>>, BoxError> {
+///
+/// # Errors
+/// Those of the compressor.
+pub fn compress(plain: &[u8]) -> io::Result<Option<Vec<u8>>> {
     if plain.len() > DECOMPRESSED_MAX {
         return Ok(None);
     }
@@ -41,7 +48,10 @@ pub(super) fn compress(plain: &[u8]) -> Result<Option<Vec<u8>>, BoxError> {
 }
 
 /// Decompresses a payload, whose frame need not tell its length.
-pub(super) fn decompress(payload: &[u8]) -> Result<Vec<u8>, BoxError> {
+///
+/// # Errors
+/// [`Refused`].
+pub fn decompress(payload: &[u8]) -> Result<Vec<u8>, Refused> {
     match get_frame_content_size(payload) {
         Ok(Some(length)) => {
             let length = usize::try_from(length).ok().filter(|length| *length <= DECOMPRESSED_MAX);
@@ -49,14 +59,14 @@ pub(super) fn decompress(payload: &[u8]) -> Result<Vec<u8>, BoxError> {
             Ok(DECOMPRESSOR.with_borrow_mut(|decompressor| decompressor.decompress(payload, length))?)
         }
         Ok(None) => stream(payload),
-        Err(_) => Err(Refused::NoFrame.into()),
+        Err(_) => Err(Refused::NoFrame),
     }
 }
 
-fn stream(payload: &[u8]) -> Result<Vec<u8>, BoxError> {
+fn stream(payload: &[u8]) -> Result<Vec<u8>, Refused> {
     let mut decoder = zstd::stream::read::Decoder::with_buffer(payload)?;
     decoder.window_log_max(WINDOW_LOG_MAX)?;
     let mut plain = Vec::new();
     decoder.take(DECOMPRESSED_MAX as u64 + 1).read_to_end(&mut plain)?;
-    if plain.len() > DECOMPRESSED_MAX { Err(Refused::TooLarge.into()) } else { Ok(plain) }
+    if plain.len() > DECOMPRESSED_MAX { Err(Refused::TooLarge) } else { Ok(plain) }
 }

@@ -3,11 +3,11 @@
 use std::collections::BTreeSet;
 
 use ringtide_core::command::{Action, Command, Image};
-use ringtide_core::entry::{Codec, Compression, Entry, State};
+use ringtide_core::entry::{Entry, State};
 use ringtide_core::record::{Attribute, canonical_number};
 use ringtide_core::version::Version;
-use serde_json::Value;
 
+use super::payload::{self, Value};
 use super::subject::{Basis, Subject};
 use crate::item::Item;
 
@@ -102,26 +102,45 @@ fn by_image(
     }
     // A refresh stores the whole image, and leaves its place in the stream as the version; a reader fills what it likes.
     let whole = !entry.header.version.is_none() && subject.watched.is_none() && ignored.is_empty();
-    let read = |json: &[u8]| serde_json::from_slice::<Value>(json).ok();
     match (by_values(subject, entry, item, ignored), whole) {
-        (Verdict::Fresh, true) if read(image) != read(&entry.payload) => stale("it is not the image of the item"),
+        (Verdict::Fresh, true) if payload::json(image) != payload::read(entry).ok() => {
+            stale("it is not the image of the item")
+        }
         (verdict, _) => verdict,
     }
 }
 
-/// Compares the fields of a JSON object with the attributes of the same name.
+/// Compares the fields of an object with the attributes of the same name; in a list, those of the objects that are the item.
 fn by_values(subject: &Subject, entry: &Entry, item: &Item, ignored: &BTreeSet<String>) -> Verdict {
-    match (entry.header.codec, entry.header.compression) {
-        (Codec::Json, Compression::None) => {}
-        (_, Compression::Zstd) => return Verdict::Unjudged("its payload is compressed"),
-        (Codec::MessagePack, _) => return Verdict::Unjudged("its payload is MessagePack"),
-        (Codec::Raw, _) => return Verdict::Unjudged("its payload is raw"),
-    }
-    let Ok(Value::Object(fields)) = serde_json::from_slice::<Value>(&entry.payload) else {
-        return Verdict::Unjudged("its payload is no JSON object");
+    let payload = match payload::read(entry) {
+        Ok(payload) => payload,
+        Err(reason) => return Verdict::Unjudged(reason),
     };
+    match payload {
+        Value::Object(fields) => of_fields(subject, fields.iter(), item, ignored),
+        Value::List(values) => {
+            let (of_item, others): (Vec<_>, Vec<_>) = values.iter().partition(|value| is_item(subject, value, item));
+            let fields = of_item.into_iter().filter_map(Value::fields).flatten();
+            let by_key = |name: &String| subject.key_names().contains(name);
+            match of_fields(subject, fields.filter(|(name, _)| !by_key(name)), item, ignored) {
+                Verdict::Fresh if !others.is_empty() => Verdict::Unjudged("its payload lists more than the item"),
+                verdict => verdict,
+            }
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::Text(_) | Value::Bytes(_) | Value::Other => {
+            Verdict::Unjudged("its payload is neither an object nor a list")
+        }
+    }
+}
+
+fn of_fields<'a>(
+    subject: &Subject,
+    fields: impl Iterator<Item = (&'a String, &'a Value)>,
+    item: &Item,
+    ignored: &BTreeSet<String>,
+) -> Verdict {
     let (mut compared, mut differing) = (0_usize, BTreeSet::new());
-    for (name, value) in &fields {
+    for (name, value) in fields {
         let watched = subject.watched.as_ref().is_none_or(|watched| watched.contains(name));
         if !watched || ignored.contains(name) {
             continue;
@@ -145,28 +164,40 @@ fn by_values(subject: &Subject, entry: &Entry, item: &Item, ignored: &BTreeSet<S
     Verdict::Stale { what: format!("it differs from the item in {names}"), fields: differing }
 }
 
+/// Whether a value in a list is an object with the item's primary key.
+fn is_item(subject: &Subject, value: &Value, item: &Item) -> bool {
+    let Some(fields) = value.fields() else { return false };
+    let same = |name: &String| agrees(fields.get(name)?, item.get(name)?);
+    subject.key_names().iter().all(|name| same(name) == Some(true))
+}
+
 /// Whether a field says what an attribute says; `None` where their types cannot be compared.
 fn agrees(value: &Value, attribute: &Attribute) -> Option<bool> {
     match (value, attribute) {
         (Value::Null, attribute) => Some(*attribute == Attribute::Null),
-        (Value::String(text), Attribute::S(attribute)) => Some(text == attribute),
+        (Value::Text(text), Attribute::S(attribute)) => Some(text == attribute),
+        (Value::Bytes(bytes), Attribute::B(attribute)) => Some(bytes == attribute),
         (Value::Bool(truth), Attribute::Bool(attribute)) => Some(truth == attribute),
-        (Value::Number(number), Attribute::N(digits)) => Some(same_number(&number.to_string(), digits)),
-        (Value::String(text), Attribute::N(digits)) => canonical_number(text).map(|_| same_number(text, digits)),
-        (Value::Array(values), Attribute::L(items)) => {
-            if values.len() != items.len() {
-                return Some(false);
-            }
+        (Value::Number(number), Attribute::N(digits)) => Some(same_number(number, digits)),
+        (Value::Text(text), Attribute::N(digits)) => canonical_number(text).map(|_| same_number(text, digits)),
+        (Value::List(values), Attribute::L(items)) if values.len() != items.len() || items.is_empty() => {
+            Some(values.len() == items.len())
+        }
+        (Value::List(values), Attribute::L(items)) => {
             all(values.iter().zip(items).map(|(value, item)| agrees(value, item)))
         }
-        (Value::Array(values), Attribute::Ss(set)) => {
-            let texts: Option<BTreeSet<&str>> = values.iter().map(Value::as_str).collect();
-            texts.map(|texts| texts == set.iter().map(String::as_str).collect())
+        (Value::List(values), Attribute::Ss(set)) => {
+            let text = |value: &Value| if let Value::Text(text) = value { Some(text.clone()) } else { None };
+            values.iter().map(text).collect::<Option<BTreeSet<String>>>().map(|texts| texts == *set)
         }
-        (Value::Array(values), Attribute::Ns(set)) => {
-            let within = |value: &Value| set.iter().any(|digits| same_number(&value.to_string(), digits));
+        (Value::List(values), Attribute::Ns(set)) => {
+            let within = |value: &Value| match value {
+                Value::Number(number) | Value::Text(number) => set.iter().any(|digits| same_number(number, digits)),
+                _ => false,
+            };
             Some(values.len() == set.len() && values.iter().all(within))
         }
+        (Value::Object(fields), Attribute::M(map)) if fields.is_empty() && map.is_empty() => Some(true),
         (Value::Object(fields), Attribute::M(map)) => {
             all(fields.iter().filter_map(|(name, value)| Some(agrees(value, map.get(name)?))))
         }
@@ -175,10 +206,9 @@ fn agrees(value: &Value, attribute: &Attribute) -> Option<bool> {
     }
 }
 
-/// One that disagrees decides; else one that agrees.
+/// One that disagrees decides, else one that agrees; nothing does where none can be compared.
 fn all(parts: impl Iterator<Item = Option<bool>>) -> Option<bool> {
-    let parts: Vec<bool> = parts.flatten().collect();
-    (!parts.is_empty()).then(|| parts.iter().all(|agrees| *agrees)).or(Some(true))
+    parts.flatten().reduce(|all, agrees| all && agrees)
 }
 
 /// Whether two numbers are equal, as far as a float can hold them.
@@ -194,7 +224,7 @@ mod tests {
 
     use bytes::Bytes;
     use ringtide_core::config::Config;
-    use ringtide_core::entry::Header;
+    use ringtide_core::entry::{Codec, Header};
     use ringtide_core::route::{Route, Router};
 
     use super::*;
@@ -255,6 +285,18 @@ mod tests {
     }
 
     #[test]
+    fn a_list_is_judged_by_its_objects_that_are_the_item_and_fresh_where_it_holds_nothing_else() {
+        let item = item("12.50", "3");
+        let list = |payload: &str| judged(PLAIN, None, payload, Some(&item));
+        assert_eq!(list(r#"[{"pk":"1","price":12.5},{"pk":"1","v":3}]"#), Verdict::Fresh);
+        assert!(is_stale(&list(r#"[{"pk":"1","price":12.4}]"#)));
+        assert!(is_stale(&list(r#"[{"pk":"2","price":12.5},7,{"pk":"1","price":12.4}]"#)));
+        for more in [r#"[{"pk":"1","price":12.5},{"pk":"2"}]"#, r#"[{"pk":"2","price":9}]"#, r#"[{"pk":"1"}]"#, "[]"] {
+            assert!(matches!(list(more), Verdict::Unjudged(_)), "{more}");
+        }
+    }
+
+    #[test]
     fn existence_is_judged_in_every_space() {
         let item = item("1", "1");
         assert_eq!(judged(PLAIN, None, "", None), Verdict::Absent);
@@ -297,11 +339,19 @@ mod tests {
         let attribute = Attribute::M(BTreeMap::from([
             ("tags".to_owned(), Attribute::Ss(BTreeSet::from(["a".to_owned(), "b".to_owned()]))),
             ("sizes".to_owned(), Attribute::L(vec![Attribute::N("1".into()), Attribute::N("2".into())])),
+            ("odds".to_owned(), Attribute::Ns(BTreeSet::from(["1".to_owned(), "3".to_owned()]))),
+            ("none".to_owned(), Attribute::L(Vec::new())),
+            ("marks".to_owned(), Attribute::L(vec![Attribute::B(vec![7])])),
         ]));
-        let agrees = |text: &str| super::agrees(&serde_json::from_str(text).unwrap(), &attribute);
+        let agrees = |text: &str| super::agrees(&payload::json(text.as_bytes()).unwrap(), &attribute);
         assert_eq!(agrees(r#"{"tags":["b","a"],"sizes":[1,2.0]}"#), Some(true));
         assert_eq!(agrees(r#"{"tags":["b"]}"#), Some(false));
         assert_eq!(agrees(r#"{"sizes":[1]}"#), Some(false));
-        assert_eq!(agrees("7"), None);
+        assert_eq!(agrees(r#"{"odds":[3.0,"1"],"none":[]}"#), Some(true));
+        assert_eq!(agrees(r#"{"odds":[3,2]}"#), Some(false));
+        assert_eq!(agrees(r#"{"none":[1]}"#), Some(false));
+        for nothing in ["7", r#"{"marks":["Bw=="]}"#, r#"{"own":1}"#, "{}"] {
+            assert_eq!(agrees(nothing), None, "{nothing} says nothing that could be compared");
+        }
     }
 }

@@ -18,7 +18,7 @@ pub(crate) enum Basis {
     Version,
     /// The image that the route would store; and the values, for what a reader has filled.
     Image,
-    /// The fields of its JSON payload that have the name of an attribute.
+    /// The fields of its payload that have the name of an attribute.
     Values,
 }
 
@@ -115,6 +115,11 @@ impl Subject {
             Some((name.clone(), attribute_of_rendered(values.get(*place)?, kind)?))
         };
         self.primary.attributes().zip(&self.places).map(attribute).collect()
+    }
+
+    /// The names of the item's primary key.
+    pub(crate) fn key_names(&self) -> &[String] {
+        self.primary.names()
     }
 
     /// Whether an item is cached under this key, as it is now.

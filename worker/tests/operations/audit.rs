@@ -1,5 +1,12 @@
 //! The audit.
 
+use std::convert::Infallible;
+
+use ringtide::Cache;
+use ringtide_core::entry::{Codec, Compression};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
 use crate::world::World;
 
 /// Without a wait for the stream, since no worker runs.
@@ -44,6 +51,72 @@ async fn an_audit_finds_what_is_stale_and_nothing_else_and_repairs_it() {
     let clean = world.run(&ARGUMENTS).await;
     assert_eq!((clean.code, &clean.json()["judged"]), (Some(0), &2.into()), "{clean:?}");
     assert!(world.is_cached("product:2"), "the one that its owner has was right");
+}
+
+#[derive(Clone, Serialize, Deserialize)]
+struct Product {
+    pk: String,
+    price: f32,
+    category: Option<String>,
+    own: Vec<u8>,
+}
+
+/// Reads a key as an application does that has to load it.
+async fn load<T>(cache: &Cache, space: &str, value: T)
+where
+    T: Clone + Serialize + DeserializeOwned + Send + Sync + 'static,
+{
+    let load = move || {
+        let value = value.clone();
+        async move { Ok::<_, Infallible>(Some(value)) }
+    };
+    assert!(cache.space::<T>(space).unwrap().get_or_load("1", load).await.unwrap().is_some());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_readers_store_is_judged_in_every_codec_but_raw_compressed_or_not() {
+    const SPACES: [(&str, &str, Codec, Compression); 5] = [
+        ("packed", "codec = \"messagepack\"", Codec::MessagePack, Compression::None),
+        ("squeezed", "compress_above = 1", Codec::Json, Compression::Zstd),
+        ("both", "codec = \"messagepack\"\ncompress_above = 1", Codec::MessagePack, Compression::Zstd),
+        ("listed", "codec = \"messagepack\"", Codec::MessagePack, Compression::None),
+        ("raw", "codec = \"raw\"\ncompress_above = 1", Codec::Raw, Compression::Zstd),
+    ];
+    let world = World::new().await;
+    let section = |(name, settings, ..): &(&str, &str, _, _)| {
+        format!(
+            "[spaces.{name}]\nkey = \"{name}:{{pk}}\"\n{settings}\n\
+             [[routes]]\ntable = \"products\"\nspace = \"{name}\"\n"
+        )
+    };
+    world.configure(&SPACES.iter().map(section).collect::<String>());
+    world.put("1", 10).await;
+    let product = Product { pk: "1".into(), price: 10.0, category: Some("tea".into()), own: vec![7; 1000] };
+    let cache = Cache::from_config_file(world.path("ringtide.toml")).await.unwrap();
+    for space in ["packed", "squeezed", "both"] {
+        load(&cache, space, product.clone()).await;
+    }
+    load(&cache, "listed", vec![product]).await;
+    load(&cache, "raw", "tea ".repeat(100)).await;
+    cache.settled().await;
+    cache.close().await;
+    for (name, _, codec, compression) in SPACES {
+        let header = world.entry(&format!("{name}:1")).await.unwrap().header;
+        assert_eq!((header.codec, header.compression), (codec, compression), "{name}");
+    }
+
+    let counts = |report: &serde_json::Value, count: &str| {
+        SPACES.map(|(name, ..)| report["spaces"][name][count].as_u64().unwrap())
+    };
+    let fresh = world.run(&ARGUMENTS).await;
+    assert_eq!((fresh.code, counts(&fresh.json(), "fresh")), (Some(0), [1, 1, 1, 1, 0]), "{fresh:?}");
+    world.put("1", 11).await;
+    let stale = world.run(&ARGUMENTS).await;
+    let report = stale.json();
+    assert_eq!((stale.code, counts(&report, "stale")), (Some(1), [1, 1, 1, 1, 0]), "{stale:?}");
+    assert_eq!((counts(&report, "fresh"), &report["judged"]), ([0; 5], &4.into()), "{stale:?}");
+    assert_eq!(report["spaces"]["both"]["differing"]["price"], 1, "{stale:?}");
+    assert_eq!(report["spaces"]["raw"]["unjudged"]["its payload is raw"], 1, "{stale:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -12,6 +12,7 @@ use aws_sdk_dynamodb::types::{
 };
 use bytes::Bytes;
 use ringtide_core::config::{Config, Valkey};
+use ringtide_core::entry::{Codec, Entry, Header};
 use ringtide_core::key::CacheKey;
 use ringtide_core::ring::{Ring, ShardSpec};
 use ringtide_core::valkey::{Fill, LeaseReply, LeaseRequest, Shard, Token};
@@ -121,6 +122,11 @@ impl World {
         std::fs::write(world.path("ringtide.toml"), world.text()).unwrap();
         world.create_table("products").await;
         world
+    }
+
+    /// Adds key spaces and routes to the configuration.
+    pub(crate) fn configure(&self, more: &str) {
+        std::fs::write(self.path("ringtide.toml"), format!("{}{more}", self.text())).unwrap();
     }
 
     fn text(&self) -> String {
@@ -252,7 +258,6 @@ impl World {
     }
 
     async fn fill_on(&self, shard: usize, key: &str, version: Option<u128>, payload: Option<&str>) {
-        use ringtide_core::entry::{Codec, Entry, Header};
         let shard = self.shard(shard).await;
         let key = CacheKey::new(key).unwrap();
         let token = Token::random();
@@ -270,10 +275,13 @@ impl World {
 
     /// The payload of an entry; `None` where none is cached.
     pub(crate) async fn payload(&self, key: &str) -> Option<String> {
+        Some(String::from_utf8(self.entry(key).await?.payload.to_vec()).unwrap())
+    }
+
+    /// The entry under a key of ours; `None` where none is cached.
+    pub(crate) async fn entry(&self, key: &str) -> Option<Entry> {
         let shard = self.shard(self.owner(key)).await;
-        let bytes = shard.get(&CacheKey::new(key).unwrap()).await.unwrap()?;
-        let entry = ringtide_core::entry::Entry::parse(&bytes).unwrap();
-        Some(String::from_utf8(entry.payload.to_vec()).unwrap())
+        Some(Entry::parse(&shard.get(&CacheKey::new(key).unwrap()).await.unwrap()?).unwrap())
     }
 
     /// Waits until a worker delivers.
