@@ -25,8 +25,8 @@ use ringtide_core::route::{Route, Router};
 use ringtide_core::valkey::ShardError;
 use tokio::time::Instant;
 
+use crate::ceiling::Ceiling;
 use crate::item::{self, Item};
-use crate::rate::Rate;
 use crate::ring_shards::RingShards;
 use crate::table::{self, PrimaryKey, TableError};
 
@@ -75,7 +75,7 @@ struct Wrong {
 pub(crate) struct Audit<'a> {
     shards: &'a RingShards,
     client: &'a Client,
-    rate: &'a Rate,
+    ceiling: &'a Ceiling,
     wanted: &'a Wanted,
     spaces: Vec<Arc<KeySpace>>,
     subjects: BTreeMap<Arc<str>, Subject>,
@@ -93,7 +93,7 @@ impl<'a> Audit<'a> {
         config: &Config,
         shards: &'a RingShards,
         client: &'a Client,
-        rate: &'a Rate,
+        ceiling: &'a Ceiling,
         wanted: &'a Wanted,
     ) -> Result<Self, AuditError> {
         let of =
@@ -123,7 +123,7 @@ impl<'a> Audit<'a> {
             }
         }
         let spaces = config.spaces.values().cloned().collect();
-        Ok(Self { shards, client, rate, wanted, spaces, subjects, tables, report, wrong: Vec::new() })
+        Ok(Self { shards, client, ceiling, wanted, spaces, subjects, tables, report, wrong: Vec::new() })
     }
 
     /// Looks at everything that is wanted.
@@ -280,7 +280,7 @@ impl<'a> Audit<'a> {
         let mut items = BTreeMap::new();
         for (table, keys) in keys {
             let Some((primary, _)) = self.tables.get(table) else { continue };
-            self.rate.take(keys.len()).await;
+            self.ceiling.take(keys.len()).await;
             items.insert(table.to_owned(), table::read(self.client, table, primary, &keys).await?);
         }
         Ok(items)

@@ -16,7 +16,7 @@ use ringtide_core::metrics as names;
 use ringtide_core::record::{SequenceNumber, Stream};
 use tokio::time::Instant;
 
-use crate::pace::Rate;
+use crate::pace::AdaptingRate;
 use crate::stream::{Gathering, Listing, ShardId, StreamError, StreamSource};
 
 use board::Board;
@@ -53,7 +53,7 @@ pub(crate) struct Lister {
     interval: Duration,
     board: Arc<Board>,
     wants: Arc<Wants>,
-    rate: Rate,
+    rate: AdaptingRate,
     next_call: Instant,
     retry: Backoff,
     /// Pages of the newest full listing.
@@ -80,7 +80,7 @@ impl Discovery {
             interval,
             board: Arc::clone(&board),
             wants: Arc::clone(&wants),
-            rate: Rate::new(FEWEST_CALLS, MOST_CALLS),
+            rate: AdaptingRate::new(FEWEST_CALLS, MOST_CALLS),
             next_call: Instant::now(),
             retry: Backoff::new(FIRST_RETRY_PAUSE, LONGEST_RETRY_PAUSE),
             pages: 1,

@@ -15,7 +15,7 @@
 //! - `consumer`, `pace`: one stream shard from its checkpoint to its end
 //! - `discovery`, `follower`, `supervisor`: listings, one stream, all tables
 //! - `overview`, `pausing`, `replay`: what operators' commands do with streams and their leases
-//! - `audit`, `warm`: what they do with entries; `table`, `item`, `ring_shards`, `rate` are what both work with
+//! - `audit`, `warm`: what they do with entries; `table`, `item`, `ring_shards`, `ceiling` are what both work with
 //! - [`health`], `http`: progress, and the pages that show it
 //! - `otlp`: the metrics, for an OpenTelemetry collector
 //! - `probe`: the lag as it is measured, from a write to an entry that is gone
@@ -26,6 +26,7 @@ mod audit;
 pub mod aws;
 #[cfg(test)]
 mod broken_tests;
+mod ceiling;
 pub mod cli;
 mod consumer;
 pub mod deliver;
@@ -45,7 +46,6 @@ mod pace;
 mod parking_tests;
 mod pausing;
 mod probe;
-mod rate;
 mod replay;
 mod ring_shards;
 #[cfg(test)]

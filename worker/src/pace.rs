@@ -44,13 +44,13 @@ const STEPS: f64 = 20.0;
 
 /// How many calls a second a service bears: halved when it throttles, and raised step by step while it does not.
 #[derive(Clone, Debug)]
-pub(crate) struct Rate {
+pub(crate) struct AdaptingRate {
     per_second: f64,
     floor: f64,
     ceiling: f64,
 }
 
-impl Rate {
+impl AdaptingRate {
     /// Begins at the ceiling. Both are in calls a second.
     #[must_use]
     pub(crate) const fn new(floor: f64, ceiling: f64) -> Self {
@@ -82,7 +82,7 @@ impl Rate {
 /// throttles, the rate falls below the ceiling and rises again read by read.
 #[derive(Clone, Debug)]
 pub(crate) struct Pace {
-    rate: Rate,
+    rate: AdaptingRate,
     idle: Backoff,
     retry: Backoff,
 }
@@ -92,7 +92,7 @@ impl Pace {
     #[must_use]
     pub(crate) fn new(idle_poll: Duration, max_reads_per_second: u32) -> Self {
         Self {
-            rate: Rate::new(FEWEST_READS, f64::from(max_reads_per_second.max(1))),
+            rate: AdaptingRate::new(FEWEST_READS, f64::from(max_reads_per_second.max(1))),
             idle: Backoff::new(FIRST_IDLE_PAUSE, idle_poll),
             retry: Backoff::new(FIRST_RETRY_PAUSE, LONGEST_RETRY_PAUSE),
         }

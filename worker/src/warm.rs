@@ -23,8 +23,8 @@ use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
 use crate::aws::Failure;
+use crate::ceiling::Ceiling;
 use crate::item::{self, Item};
-use crate::rate::Rate;
 use crate::ring_shards::RingShards;
 use crate::table::{self, PrimaryKey, TableError};
 
@@ -77,7 +77,7 @@ pub(crate) enum WarmError {
 pub(crate) struct Warm<'a> {
     pub(crate) client: &'a Client,
     pub(crate) shards: &'a RingShards,
-    pub(crate) rate: &'a Rate,
+    pub(crate) ceiling: &'a Ceiling,
     pub(crate) table: String,
     pub(crate) primary: PrimaryKey,
     router: Router,
@@ -97,7 +97,7 @@ impl<'a> Warm<'a> {
         primary: PrimaryKey,
         client: &'a Client,
         shards: &'a RingShards,
-        rate: &'a Rate,
+        ceiling: &'a Ceiling,
     ) -> Option<Self> {
         let refreshes = |route: &&Route| route.table == table && matches!(route.action, RouteAction::Refresh { .. });
         let routes: Vec<&Route> = config.routes.iter().filter(refreshes).collect();
@@ -111,7 +111,7 @@ impl<'a> Warm<'a> {
         (!spaces.is_empty()).then_some(Self {
             client,
             shards,
-            rate,
+            ceiling,
             table,
             primary,
             router,
@@ -172,7 +172,7 @@ impl<'a> Warm<'a> {
         while !stop.is_cancelled() {
             let (items, next) = self.scan(segment, positions.segments(), after).await?;
             tokio::select! {
-                () = self.rate.take(items.len()) => {}
+                () = self.ceiling.take(items.len()) => {}
                 () = stop.cancelled() => return Ok(()),
             }
             let page = self.fill(&items).await?;

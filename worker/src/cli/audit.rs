@@ -12,7 +12,7 @@ use super::{Common, Exit};
 use crate::audit;
 use crate::audit::report::Report;
 use crate::audit::wanted::{Repair, Sample, Wanted};
-use crate::rate::Rate;
+use crate::ceiling::Ceiling;
 use crate::ring_shards::RingShards;
 
 /// Holds cached entries against their tables by strongly consistent reads; exits with 1 where some are stale or misplaced.
@@ -102,8 +102,8 @@ impl Audit {
             },
         };
         let shards = RingShards::connect(&operator.config).map_err(Refusal::violations)?;
-        let rate = Rate::new(self.rate);
-        let audit = audit::Audit::new(&operator.config, &shards, &operator.clients.tables, &rate, &wanted);
+        let ceiling = Ceiling::new(self.rate);
+        let audit = audit::Audit::new(&operator.config, &shards, &operator.clients.tables, &ceiling, &wanted);
         let audit = audit.await.map_err(Refusal::failed)?;
         let mut stage = ("", Progress::begin(""));
         let report = audit

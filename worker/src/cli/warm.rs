@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::operator::{self, Operator, Refusal};
 use super::output::{Format, Output, Progress};
 use super::{Common, Exit};
-use crate::rate::Rate;
+use crate::ceiling::Ceiling;
 use crate::ring_shards::RingShards;
 use crate::shutdown::Signals;
 use crate::table;
@@ -69,10 +69,10 @@ impl Warm {
         let output = Output::from(self.format);
         operator.tables(Some(&self.table))?;
         let shards = RingShards::connect(&operator.config).map_err(Refusal::violations)?;
-        let rate = Rate::new(self.rate);
+        let ceiling = Ceiling::new(self.rate);
         let client = &operator.clients.tables;
         let described = table::describe(client, &self.table).await.map_err(Refusal::failed)?;
-        let warm = warm::Warm::new(&operator.config, &self.table, described.primary, client, &shards, &rate);
+        let warm = warm::Warm::new(&operator.config, &self.table, described.primary, client, &shards, &ceiling);
         let warm = warm.ok_or_else(|| {
             Refusal::Configuration(format!(
                 "no route of {} stores images, so that only its readers know what to cache; a route with action = \"refresh\" can be warmed",

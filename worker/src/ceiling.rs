@@ -7,13 +7,13 @@ use tokio::time::Instant;
 
 /// Hands out so much a second, evenly: what was not used is not saved up.
 #[derive(Debug)]
-pub(crate) struct Rate {
+pub(crate) struct Ceiling {
     per_second: f64,
     /// When what was handed out last is used up.
     free_at: Mutex<Instant>,
 }
 
-impl Rate {
+impl Ceiling {
     /// A ceiling; one below 1 counts as 1.
     pub(crate) fn new(per_second: u32) -> Self {
         Self { per_second: f64::from(per_second.max(1)), free_at: Mutex::new(Instant::now()) }
@@ -37,13 +37,13 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn nobody_goes_faster_than_the_ceiling() {
-        let (rate, began) = (Rate::new(100), Instant::now());
-        tokio::join!(rate.take(50), rate.take(50), rate.take(1));
+        let (ceiling, began) = (Ceiling::new(100), Instant::now());
+        tokio::join!(ceiling.take(50), ceiling.take(50), ceiling.take(1));
         assert!(began.elapsed() >= Duration::from_secs(1), "{:?}", began.elapsed());
         tokio::time::sleep(Duration::from_secs(10)).await;
         let later = Instant::now();
-        rate.take(100).await;
-        rate.take(1).await;
+        ceiling.take(100).await;
+        ceiling.take(1).await;
         assert!(later.elapsed() >= Duration::from_secs(1), "a pause saves nothing up");
     }
 }
