@@ -189,27 +189,27 @@ impl Operator {
         })
     }
 
-    /// The streams of all tables, or of the one that was asked for, as [`Operator::streams`] finds them.
+    /// The streams of all tables, or of the one that was asked for: of each the newest one, after older ones that still have
+    /// leases.
     pub(super) async fn streams_of(&self, only: Option<&str>) -> Result<Vec<Found>, Refusal> {
-        let mut streams = Vec::new();
+        let mut newest = Vec::new();
         for table in self.tables(only)? {
-            streams.extend(self.streams(&table).await?);
+            newest.push(self.stream(&table).await?);
         }
-        Ok(streams)
-    }
-
-    /// The table's streams: the newest one, and older ones that still have leases.
-    async fn streams(&self, table: &str) -> Result<Vec<Found>, Refusal> {
-        let newest = self.stream(table).await?;
         let leases = self.known_leases().await?;
-        let names: BTreeSet<StreamName> = leases.into_iter().map(|lease| lease.key.stream).collect();
-        let older = names.into_iter().filter(|name| name.same_table(&newest.name) && *name != newest.name);
-        let older = older.filter_map(|name| {
-            let stream = std::sync::Arc::new(name.stream(&newest.stream)?);
-            Some(Found { table: std::sync::Arc::clone(&newest.table), stream, name })
-        });
-        let mut streams: Vec<Found> = older.collect();
-        streams.push(newest);
-        Ok(streams)
+        let leased: BTreeSet<StreamName> = leases.into_iter().map(|lease| lease.key.stream).collect();
+        Ok(newest.into_iter().flat_map(|newest| with_older(newest, &leased)).collect())
     }
+}
+
+/// A table's newest stream, after the older ones of those that have leases.
+fn with_older(newest: Found, leased: &BTreeSet<StreamName>) -> Vec<Found> {
+    let older = leased.iter().filter(|name| name.same_table(&newest.name) && **name != newest.name);
+    let older = older.filter_map(|name| {
+        let stream = std::sync::Arc::new(name.stream(&newest.stream)?);
+        Some(Found { table: std::sync::Arc::clone(&newest.table), stream, name: name.clone() })
+    });
+    let mut streams: Vec<Found> = older.collect();
+    streams.push(newest);
+    streams
 }
