@@ -278,6 +278,15 @@ impl HeldLease {
         }
     }
 
+    /// The lease as it stands under its holder's name, where nobody reads by it any more.
+    fn standing(lease: &Lease, holder: &OwnerId) -> Self {
+        let held = Self { counter: lease.counter, ..Self::taken(lease, holder) };
+        if lease.leaving.as_ref() == Some(holder) {
+            held.trace.asked.cancel();
+        }
+        held
+    }
+
     /// Its stream and stream shard.
     #[must_use]
     pub const fn key(&self) -> &LeaseKey {

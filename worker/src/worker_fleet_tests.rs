@@ -95,6 +95,24 @@ async fn a_worker_whose_ring_shard_is_down_reads_on_until_its_lease_is_taken() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_comes_back_under_its_name_hands_over_what_was_asked_for_meanwhile() {
+    let bench = Bench::new();
+    for shard in ["a", "b"] {
+        bench.source.shard(shard, None, &[]);
+    }
+    let first = bench.start("first").await.unwrap();
+    seconds(3).await;
+    drop(first);
+    let lease = bench.leases.list().await.unwrap().remove(0);
+    assert!(bench.leases.ask(&lease, &OwnerId::named("second")).await.unwrap());
+    let _first = bench.start("first").await.unwrap();
+    seconds(1).await;
+    let [handed, kept] = &bench.leases.list().await.unwrap()[..] else { panic!("two leases") };
+    assert_eq!((handed.owner.as_ref(), &handed.leaving), (Some(&OwnerId::named("second")), &None));
+    assert_eq!(kept.owner, Some(OwnerId::named("first")));
+}
+
+#[tokio::test(start_paused = true)]
 async fn who_stops_frees_what_it_had_asked_for() {
     let bench = Bench::new();
     for shard in ["a", "b"] {

@@ -110,6 +110,9 @@ impl Fleet {
                 "another worker runs under this worker's name and has taken its stream lease; start each with an --owner of its own"
             );
         }
+        for lease in leases.iter().filter(|lease| self.sight().is_left_behind(lease)) {
+            self.hand_over(lease).await?;
+        }
         for lease in leases.iter().filter(|lease| wanted.contains(&lease.key)) {
             // Whatever becomes of the call: the request may be made.
             self.sight().asks(&lease.key);
@@ -123,6 +126,23 @@ impl Fleet {
         }
         *listing = Some(Listed { at, leases: Arc::clone(&leases) });
         Ok(leases)
+    }
+
+    /// Gives up a lease that was asked for and that nobody reads by since a restart.
+    async fn hand_over(&self, lease: &Lease) -> Result<(), LeaseError> {
+        match self.store.release(HeldLease::standing(lease, &self.owner)).await {
+            Ok(()) => {
+                counter!(names::LEASE_CHANGES, names::OUTCOME => "released").increment(1);
+                tracing::info!(
+                    lease = %lease.key, asker = lease.owner.as_ref().map(OwnerId::as_str),
+                    "stream lease handed over that was asked for before this worker was restarted"
+                );
+                Ok(())
+            }
+            // The asker has waited it out, or takes it by force.
+            Err(LeaseError::Lost(_)) => Ok(()),
+            Err(error) => Err(error),
+        }
     }
 
     /// Whether this worker may take a lease that it does not hold.

@@ -18,8 +18,8 @@ pub(crate) struct Sight {
     streams: BTreeSet<StreamName>,
     /// Leases that this worker holds.
     held: BTreeSet<LeaseKey>,
-    /// Leases that stood under this worker's name when it began: its own, from before a restart.
-    inherited: Option<BTreeSet<LeaseKey>>,
+    /// Leases that stood under this worker's name when it began, each with its counter: its own, from before a restart.
+    inherited: Option<BTreeMap<LeaseKey, u64>>,
     /// Leases that this worker asked for.
     asked: BTreeSet<LeaseKey>,
     /// Leases that this worker held until now, each with the counter that it wrote last.
@@ -118,9 +118,9 @@ impl Sight {
     /// Takes in all leases as they were read at `now`.
     pub(crate) fn observe(&mut self, leases: &[Lease], now: Instant) -> News {
         let mut news = News::default();
-        let inherited = self.inherited.get_or_insert_with(|| {
-            leases.iter().filter(|lease| lease.holder() == Some(&self.owner)).map(|lease| lease.key.clone()).collect()
-        });
+        if self.inherited.is_none() {
+            self.inherit(leases);
+        }
         let present: BTreeSet<&LeaseKey> = leases.iter().map(|lease| &lease.key).collect();
         self.seen.retain(|key, _| present.contains(key));
         self.asked.retain(|key| present.contains(key));
@@ -143,7 +143,9 @@ impl Sight {
             let ours_to_move = self.held.contains(&lease.key) || self.asked.contains(&lease.key);
             if ours && !ours_to_move && !seen.twin && before.is_some_and(|before| lease.counter > before) {
                 news.twins.push(lease.key.clone());
-                inherited.remove(&lease.key);
+                if let Some(inherited) = &mut self.inherited {
+                    inherited.remove(&lease.key);
+                }
                 seen.twin = true;
             }
             seen.twin &= ours;
@@ -163,6 +165,14 @@ impl Sight {
         self.in_play = self.in_play_of(leases, now);
         self.share = Share::of(&self.in_play, &self.owner);
         news
+    }
+
+    /// Takes over what stands under this worker's name when it begins: leases, and requests.
+    fn inherit(&mut self, leases: &[Lease]) {
+        let own = leases.iter().filter(|lease| lease.holder() == Some(&self.owner));
+        self.inherited = Some(own.map(|lease| (lease.key.clone(), lease.counter)).collect());
+        let asked = leases.iter().filter(|lease| lease.leaving.is_some() && lease.owner.as_ref() == Some(&self.owner));
+        self.asked.extend(asked.map(|lease| lease.key.clone()));
     }
 
     /// Whether this worker may take a lease that it read with the newest listing and does not hold; its room for
@@ -201,10 +211,19 @@ impl Sight {
         lease.leaving.is_none()
             && lease.owner.as_ref() == Some(&self.owner)
             && (self.asked.contains(key)
-                || self.inherited.as_ref().is_some_and(|inherited| inherited.contains(key))
+                || self.inherited.as_ref().is_some_and(|inherited| inherited.contains_key(key))
                 || self.left.get(key).is_some_and(|written| lease.counter <= *written)
                 // A child that was claimed with its parent's end.
                 || (lease.counter == 0 && self.seen.get(key).is_none_or(|seen| !seen.twin)))
+    }
+
+    /// Whether a lease stands under this worker's name from before a restart, untouched since, and somebody has asked for it:
+    /// nobody reads by it who could hand it over.
+    pub(crate) fn is_left_behind(&self, lease: &Lease) -> bool {
+        let inherited = self.inherited.as_ref().and_then(|inherited| inherited.get(&lease.key));
+        lease.leaving.as_ref() == Some(&self.owner)
+            && inherited == Some(&lease.counter)
+            && !self.held.contains(&lease.key)
     }
 
     /// When the first of others' leases expires, if none is written until then.

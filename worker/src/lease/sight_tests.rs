@@ -121,6 +121,40 @@ fn leases_under_the_own_name_are_taken_at_once_after_a_restart() {
 }
 
 #[test]
+fn what_is_asked_for_from_before_a_restart_is_left_behind_until_it_is_taken() {
+    let asked = |lease: &mut Lease| (lease.owner, lease.leaving) = (Some(OwnerId::named("other")), Some(me()));
+    let mut table = Table::new();
+    for shard in ["asked", "held", "written"] {
+        table.put(shard, Some("me"), 7);
+    }
+    table.change("asked", asked);
+    table.put("new", None, 1);
+    table.observe(0);
+    let left_behind = |table: &Table, shard: &str| table.sight.is_left_behind(&table.leases[&key(shard)]);
+    assert!(left_behind(&table, "asked") && !left_behind(&table, "held"), "nobody has asked for the other one");
+    table.sight.takes(&key("held"));
+    table.sight.takes(&key("new"));
+    for shard in ["held", "new", "written"] {
+        table.change(shard, asked);
+    }
+    table.change("written", |lease| lease.counter = 8);
+    table.observe(1_000);
+    for shard in ["held", "new", "written"] {
+        assert!(!left_behind(&table, shard), "{shard}");
+    }
+}
+
+#[test]
+fn what_was_asked_for_before_a_restart_is_taken_when_it_is_handed_over() {
+    let mut table = Table::new();
+    table.put("s", Some("other"), 3);
+    table.change("s", |lease| (lease.owner, lease.leaving) = (Some(me()), Some(OwnerId::named("other"))));
+    assert!(!table.may_take("s", 0) && table.sight.waits());
+    table.change("s", |lease| (lease.leaving, lease.counter) = (None, 4));
+    assert!(table.may_take("s", 100));
+}
+
+#[test]
 fn a_second_worker_of_the_same_name_is_told_and_not_fought() {
     let mut table = Table::new();
     table.put("s", None, 1);
