@@ -124,7 +124,7 @@ impl List {
         let output = Output::from(self.format);
         let mut leases = operator.known_leases().await?;
         leases.sort_by(|a, b| a.key.cmp(&b.key));
-        let wanted = leases.iter().filter(|lease| self.table.as_ref().is_none_or(|t| *t == lease.key.stream.table));
+        let wanted = leases.iter().filter(|lease| self.table.as_ref().is_none_or(|t| *t == lease.key.stream.table()));
         let lines: Vec<LeaseLine> = wanted.map(line).collect();
         output.json(&lines)?;
         let row = |line: &LeaseLine| {
@@ -147,7 +147,7 @@ impl List {
 fn line(lease: &Lease) -> LeaseLine {
     LeaseLine {
         lease: lease.key.to_string(),
-        table: lease.key.stream.table.clone(),
+        table: lease.key.stream.table().to_owned(),
         shard: lease.key.shard.to_string(),
         owner: lease.owner.as_ref().map(ToString::to_string),
         leaving: lease.leaving.as_ref().map(ToString::to_string),
@@ -180,7 +180,8 @@ impl Release {
             if lease.is_paused() {
                 return Err(Refusal::Configuration(format!(
                     "{} is paused; `ringtide resume --table {}` gives it back",
-                    lease.key, lease.key.stream.table
+                    lease.key,
+                    lease.key.stream.table()
                 )));
             }
             let Some(owner) = &lease.owner else { continue };

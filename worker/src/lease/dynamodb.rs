@@ -189,12 +189,20 @@ impl LeaseStore for DynamoDbLeases {
 
     async fn list(&self) -> Result<Vec<Lease>, LeaseError> {
         let mut leases = Vec::new();
+        // Each stream's name is kept once, and not once a lease.
+        let mut streams: BTreeSet<StreamName> = BTreeSet::new();
         let mut from = None;
         loop {
             let request = self.client.scan().table_name(&self.table).consistent_read(true);
             let page = request.set_exclusive_start_key(from).send().await;
             let page = page.map_err(|e| self.sorted(Failure::of(&e)))?;
-            leases.extend(page.items.unwrap_or_default().iter().filter_map(|row| self.read(row)));
+            for mut lease in page.items.unwrap_or_default().iter().filter_map(|row| self.read(row)) {
+                match streams.get(&lease.key.stream) {
+                    Some(known) => lease.key.stream = known.clone(),
+                    None => drop(streams.insert(lease.key.stream.clone())),
+                }
+                leases.push(lease);
+            }
             match page.last_evaluated_key.filter(|key| !key.is_empty()) {
                 Some(key) => from = Some(key),
                 None => return Ok(leases),

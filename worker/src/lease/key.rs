@@ -4,21 +4,24 @@
 //! configuration routes, and a table that joins later changes no key. The form that it uses for a single stream, the stream
 //! shard's id alone, is kept where an application's leases are taken over in place.
 
+use std::cmp::Ordering;
 use std::fmt;
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
 
 use ringtide_core::record::Stream;
 
 use crate::stream::ShardId;
 
-/// Names one stream in lease keys.
+/// Names one stream in lease keys. Cheap to clone: thousands of leases name the same one.
+#[derive(Clone, Debug)]
+pub struct StreamName(Arc<Parts>);
+
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct StreamName {
-    /// The AWS account.
-    pub account: String,
-    /// The region.
-    pub region: String,
-    /// The table.
-    pub table: String,
+struct Parts {
+    account: String,
+    region: String,
+    table: String,
     /// The stream's label with `_` for `:`.
     label: String,
     /// Whether its leases are keyed by the stream shard's id alone.
@@ -49,33 +52,40 @@ impl StreamName {
         let account = parts.next()?;
         let (table, label) = parts.next()?.strip_prefix("table/")?.split_once("/stream/")?;
         let filled = [region, account, table, label].iter().all(|part| !part.is_empty() && !part.contains('$'));
-        filled.then(|| Self {
+        let parts = || Parts {
             account: account.to_owned(),
             region: region.to_owned(),
             table: table.to_owned(),
             label: label.replace(':', "_"),
             plain: false,
-        })
+        };
+        filled.then(|| Self(Arc::new(parts())))
     }
 
     /// The same stream, with leases that are keyed by the stream shard's id alone.
     #[must_use]
     pub fn plain(&self) -> Self {
-        Self { plain: true, ..self.clone() }
+        Self(Arc::new(Parts { plain: true, ..Parts::clone(&self.0) }))
     }
 
     /// Whether its leases are keyed by the stream shard's id alone.
     #[must_use]
-    pub const fn is_plain(&self) -> bool {
-        self.plain
+    pub fn is_plain(&self) -> bool {
+        self.0.plain
+    }
+
+    /// The table.
+    #[must_use]
+    pub fn table(&self) -> &str {
+        &self.0.table
     }
 
     /// Whether it is known to be newer than another stream of the same table: labels are times, to the millisecond.
     #[must_use]
     pub fn is_newer_than(&self, other: &Self) -> bool {
         let time = |name: &Self| {
-            let digits: String = name.label.chars().filter(char::is_ascii_digit).collect();
-            (name.label.len() == 23 && digits.len() == 17).then_some(digits)
+            let digits: String = name.0.label.chars().filter(char::is_ascii_digit).collect();
+            (name.0.label.len() == 23 && digits.len() == 17).then_some(digits)
         };
         self.same_table(other) && matches!((time(self), time(other)), (Some(one), Some(two)) if one > two)
     }
@@ -84,13 +94,14 @@ impl StreamName {
     #[must_use]
     pub fn stream(&self, sibling: &Stream) -> Option<Stream> {
         let (prefix, _) = sibling.arn.rsplit_once("/stream/")?;
-        ringtide_core::record::stream_of_arn(&format!("{prefix}/stream/{}", self.label.replace('_', ":")))
+        ringtide_core::record::stream_of_arn(&format!("{prefix}/stream/{}", self.0.label.replace('_', ":")))
     }
 
     /// Whether both are streams of one table.
     #[must_use]
     pub fn same_table(&self, other: &Self) -> bool {
-        (&self.account, &self.region, &self.table) == (&other.account, &other.region, &other.table)
+        let (one, other) = (&*self.0, &*other.0);
+        (&one.account, &one.region, &one.table) == (&other.account, &other.region, &other.table)
     }
 
     /// The key of the lease of one of its shards.
@@ -100,9 +111,36 @@ impl StreamName {
     }
 }
 
+impl PartialEq for StreamName {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other) == Ordering::Equal
+    }
+}
+
+impl Eq for StreamName {}
+
+impl Hash for StreamName {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.hash(state);
+    }
+}
+
+impl PartialOrd for StreamName {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for StreamName {
+    fn cmp(&self, other: &Self) -> Ordering {
+        // Most comparisons are of a name with itself.
+        if Arc::ptr_eq(&self.0, &other.0) { Ordering::Equal } else { self.0.cmp(&other.0) }
+    }
+}
+
 impl fmt::Display for StreamName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { account, region, table, label, plain: _ } = self;
+        let Parts { account, region, table, label, plain: _ } = &*self.0;
         write!(f, "{account}:{region}${account}${table}${label}:1")
     }
 }
@@ -121,13 +159,13 @@ impl LeaseKey {
             let (epoch, shard) = (parts.next()?, parts.next()?);
             let whole = name.next().is_none() && inner == account && epoch == "1" && !shard.is_empty();
             whole.then(|| Self {
-                stream: StreamName {
+                stream: StreamName(Arc::new(Parts {
                     account: account.to_owned(),
                     region: region.to_owned(),
                     table: table.to_owned(),
                     label: label.to_owned(),
                     plain: false,
-                },
+                })),
                 shard: ShardId::from(shard),
             })
         };
@@ -137,7 +175,7 @@ impl LeaseKey {
 
 impl fmt::Display for LeaseKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.stream.plain { self.shard.fmt(f) } else { write!(f, "{}:{}", self.stream, self.shard) }
+        if self.stream.is_plain() { self.shard.fmt(f) } else { write!(f, "{}:{}", self.stream, self.shard) }
     }
 }
 
