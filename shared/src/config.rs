@@ -242,7 +242,7 @@ impl Default for Worker {
             listen: Some(([127, 0, 0, 1], 9464).into()),
             otlp_endpoint: None,
             idle_poll: Duration::from_millis(500),
-            max_reads_per_second: 10,
+            max_reads_per_second: 20,
             discovery_interval: Duration::from_secs(30),
             checkpoint_interval: Duration::from_secs(1),
             lease_timeout: Duration::from_secs(10),
