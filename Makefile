@@ -10,7 +10,7 @@ SAM_ENV := $(CURDIR)/target/sam
 export PATH := $(MINISTACK_ENV)/bin:$(PATH)
 export SAM_CLI_TELEMETRY := 0
 
-.PHONY: help demo local test fuzz fuzz-events fuzz-poller simulate simulate-scale fleet bench check deployment advisories fmt setup valkey ministack sam chromium
+.PHONY: help demo local test fuzz fuzz-events fuzz-poller simulate simulate-scale fleet soak bench check deployment advisories fmt setup valkey ministack sam chromium
 
 help: ## Lists the targets.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | column -t -s $$'\t'
@@ -71,10 +71,15 @@ simulate-scale: ## What a stream shard costs, with 100 to 10,000 of them: work p
 fleet: valkey ministack ## Three worker processes that are killed, stopped and cut off, for 10 minutes. FOR=seconds SEED=…
 	RINGTIDE_FLEET_SECONDS=$${FOR:-600} RINGTIDE_FLEET_SEED=$${SEED:-1} $(CARGO) test -p ringtide-worker --all-features --test fleet -- --nocapture
 
+soak: valkey ## A worker at full rate for an hour: memory flat, nothing lost. FOR=seconds SEED=…
+	RINGTIDE_SOAK_SECONDS=$${FOR:-3600} RINGTIDE_SOAK_SEED=$${SEED:-1} $(CARGO) test --release -p ringtide-worker --all-features --test soak -- --nocapture
+
 bench: valkey ## All benchmarks; the last lines are the ratios.
 	$(CARGO) bench -p ringtide-tests --bench ring
 	$(CARGO) bench -p ringtide-tests --bench pipeline
 	$(CARGO) bench -p ringtide-tests --bench ratios
+	$(CARGO) bench -p ringtide-tests --bench lag
+	$(CARGO) bench -p ringtide-tests --bench isolation
 	$(CARGO) bench -p ringtide-tests --bench reader
 	$(CARGO) bench -p ringtide-lambda --bench function
 

@@ -16,6 +16,9 @@ use tokio::time::Instant;
 
 const LONG: Duration = Duration::from_secs(60);
 const PAGE: u64 = 50;
+/// The one that is stopped, and the others.
+const STOPPED: usize = 1;
+const OTHERS: [usize; 2] = [0, 2];
 
 fn record(row: u64) -> Result<ChangeRecord, UnreadableRecord> {
     let image = format!(r#"{{"pk":{{"N":"{row}"}}}}"#);
@@ -86,8 +89,19 @@ impl Stage {
         let end = Instant::now() + LONG;
         while self.size(server).await > 0 {
             assert!(Instant::now() < end, "{} entries are left on {server}", self.size(server).await);
-            tokio::time::sleep(Duration::from_millis(5)).await;
+            tokio::time::sleep(Duration::from_millis(1)).await;
         }
+    }
+
+    /// Caches a page's rows and submits it; tells how long it took until the others than the stopped one were done.
+    async fn deliver(&mut self, rows: std::ops::Range<u64>, stopped: Option<usize>) -> (Ticket, Duration) {
+        self.fill(rows.clone(), stopped).await;
+        let began = Instant::now();
+        let ticket = self.submit(rows).await;
+        for server in OTHERS {
+            self.emptied(server).await;
+        }
+        (ticket, began.elapsed())
     }
 
     async fn submit(&self, rows: std::ops::Range<u64>) -> Ticket {
@@ -96,41 +110,49 @@ impl Stage {
     }
 }
 
+fn p99(mut lags: Vec<Duration>) -> Duration {
+    lags.sort_unstable();
+    lags[lags.len() * 99 / 100]
+}
+
 async fn undisturbed(log_capacity: usize) -> usize {
     let mut stage = Stage::new(log_capacity).await;
-    let mut tickets = Vec::new();
-    stage.fill(0..PAGE, None).await;
-    let warm = stage.submit(0..PAGE).await;
-    warm.await.unwrap();
-
-    stage.servers[1].freeze();
-    let end = Instant::now() + outage();
-    let mut next = PAGE;
-    while Instant::now() < end || next < 40 * PAGE {
-        stage.fill(next..next + PAGE, Some(1)).await;
-        tickets.push(stage.submit(next..next + PAGE).await);
+    let (mut tickets, mut calm, mut disturbed) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut next, end) = (0, Instant::now() + outage());
+    while Instant::now() < end || next < 100 * PAGE {
+        let (ticket, lag) = stage.deliver(next..next + PAGE, None).await;
+        ticket.await.unwrap();
+        calm.push(lag);
         next += PAGE;
     }
-    // Every command for the others is carried out while the one is stopped; none of it waits for that one.
-    for server in [0, 2] {
-        stage.emptied(server).await;
+
+    let first = next / PAGE;
+    stage.servers[STOPPED].freeze();
+    let end = Instant::now() + outage();
+    while Instant::now() < end || next < (first + 100) * PAGE {
+        // Every command for the others is carried out while the one is stopped; none of it waits for that one.
+        let (ticket, lag) = stage.deliver(next..next + PAGE, Some(STOPPED)).await;
+        tickets.push(ticket);
+        disturbed.push(lag);
+        next += PAGE;
     }
+    println!("a page's p99: {:?} undisturbed, {:?} beside one that is stopped", p99(calm), p99(disturbed));
     assert_eq!(stage.pipeline.unhealthy(), ["b".into()]);
     assert!(stage.pipeline.held_up());
     let waiting = tickets.iter_mut().filter(|ticket| ticket.first_undelivered().is_some()).count();
     let with_b = tickets.len();
     assert_eq!(waiting, with_b, "every page has a row of the stopped one, and waits for that alone");
-    for (page, ticket) in (1_u64..).zip(&tickets) {
+    for (page, ticket) in (first..).zip(&tickets) {
         let first = ticket.first_undelivered().map(|index| page * PAGE + index as u64).unwrap();
-        assert_eq!(stage.owner(first), 1, "row {first}");
+        assert_eq!(stage.owner(first), STOPPED, "row {first}");
     }
 
-    stage.servers[1].thaw();
+    stage.servers[STOPPED].thaw();
     for ticket in tickets {
         tokio::time::timeout(LONG, ticket).await.expect("nothing hangs").unwrap();
     }
     assert_eq!(stage.pipeline.pending(), 0);
-    assert_eq!(stage.size(1).await, 0);
+    assert_eq!(stage.size(STOPPED).await, 0);
     assert!(stage.pipeline.unhealthy().is_empty());
     with_b
 }

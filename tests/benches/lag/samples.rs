@@ -1,0 +1,66 @@
+//! Entries that wait for their invalidation, and how long it took.
+
+use std::collections::HashMap;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+/// Percentiles of durations.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Spread {
+    pub(crate) count: usize,
+    pub(crate) p50: Duration,
+    pub(crate) p99: Duration,
+    pub(crate) max: Duration,
+}
+
+impl Spread {
+    pub(crate) fn of(mut durations: Vec<Duration>) -> Self {
+        durations.sort_unstable();
+        let at = |part: usize| durations.get(durations.len() * part / 100).copied().unwrap_or_default();
+        Self { count: durations.len(), p50: at(50), p99: at(99), max: durations.last().copied().unwrap_or_default() }
+    }
+}
+
+/// The cached keys whose items are being written, and the lags by key space.
+#[derive(Default)]
+pub(crate) struct Samples(Mutex<Inner>);
+
+#[derive(Default)]
+struct Inner {
+    waiting: HashMap<String, Instant>,
+    lags: HashMap<String, Vec<Duration>>,
+}
+
+impl Samples {
+    /// The item behind a cached key is about to be written.
+    pub(crate) fn written(&self, key: String) {
+        self.0.lock().unwrap().waiting.insert(key, Instant::now());
+    }
+
+    /// A server tells that a key is gone.
+    pub(crate) fn gone(&self, key: &str, seen: Instant) {
+        let mut inner = self.0.lock().unwrap();
+        let Some(written) = inner.waiting.remove(key) else { return };
+        let space = key.split_once(':').map_or(key, |(space, _)| space).to_owned();
+        inner.lags.entry(space).or_default().push(seen.duration_since(written));
+    }
+
+    /// How many keys are still cached.
+    pub(crate) fn missing(&self) -> usize {
+        self.0.lock().unwrap().waiting.len()
+    }
+
+    /// Whether a key is not waited for any more.
+    pub(crate) fn is_gone(&self, key: &str) -> bool {
+        !self.0.lock().unwrap().waiting.contains_key(key)
+    }
+
+    /// Begins anew.
+    pub(crate) fn forget(&self) {
+        *self.0.lock().unwrap() = Inner::default();
+    }
+
+    pub(crate) fn of(&self, space: &str) -> Spread {
+        Spread::of(self.0.lock().unwrap().lags.get(space).cloned().unwrap_or_default())
+    }
+}
