@@ -16,6 +16,10 @@ use crate::world::{TABLES, World, table};
 
 const ITEMS: usize = 20;
 const READERS: usize = 3;
+/// The emulator looks through every record that was ever written at each call, so that no run may write many more.
+const WRITES: u32 = 15_000;
+/// The mean pause between writes where that leaves room for it.
+const PAUSE: Duration = Duration::from_millis(4);
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 struct Item {
@@ -53,7 +57,8 @@ impl Table {
 }
 
 impl Load {
-    pub(crate) async fn start(world: &World, random: &mut fastrand::Rng) -> Self {
+    /// Starts a load for about this time.
+    pub(crate) async fn start(world: &World, time: Duration, random: &mut fastrand::Rng) -> Self {
         let cache = Cache::from_config(world.readers()).await.unwrap();
         let table_of = |n: usize| Table {
             space: cache.space::<Item>(&table(n)).unwrap(),
@@ -61,6 +66,7 @@ impl Load {
         };
         let tables: Arc<[Table]> = (0..TABLES).map(table_of).collect();
         let (going, newest) = (Arc::new(AtomicBool::new(true)), Newest::default());
+        let pause = PAUSE.max(time / WRITES);
         let writer = {
             let (going, newest, client, mut random) =
                 (going.clone(), newest.clone(), world.tables.clone(), random.fork());
@@ -72,7 +78,7 @@ impl Load {
                     let put = client.put_item().table_name(table(n)).item("pk", AttributeValue::S(item.to_string()));
                     put.item("rev", AttributeValue::N(rev.to_string())).send().await.unwrap();
                     newest.lock().unwrap().insert((n, item), rev);
-                    tokio::time::sleep(Duration::from_millis(random.u64(1..8))).await;
+                    tokio::time::sleep(pause.mul_f64(2.0 * random.f64())).await;
                 }
                 usize::try_from(rev).unwrap()
             })

@@ -1,25 +1,29 @@
-//! Three worker processes on three real ring shards, under load: killed, stopped, cut off from Valkey and from DynamoDB.
+//! Three worker processes on three real ring shards, under load: killed, stopped, cut off from Valkey and from DynamoDB,
+//! alone and all at once, for less than the lease time-out and for longer.
 //!
 //! Whatever happens, every change reaches every cache entry in the end: the audit finds nothing stale and nothing lost, and
-//! the leases come to equal shares. `RINGTIDE_FLEET_SEED` repeats a run, `RINGTIDE_FLEET_SECONDS` makes it longer,
-//! `RINGTIDE_FLEET_ENDPOINT=ministack` runs it on ministack.
+//! the leases come to equal shares. `RINGTIDE_FLEET_SEED` repeats a run, `RINGTIDE_FLEET_SECONDS` makes it longer: from
+//! 300 on, some outages last for minutes. `RINGTIDE_FLEET_ENDPOINT=ministack` runs it on ministack.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
 mod fault;
 mod load;
+#[allow(dead_code, reason = "shared with the soak")]
 mod process;
 mod world;
 
 use std::time::{Duration, Instant};
 
-use fault::Fault;
+use fault::{Fault, Outages};
 use load::Load;
 use world::World;
 
 /// Longer than anything here takes; reaching it is a failure.
 const LONG: Duration = Duration::from_secs(60);
 const WORKERS: usize = 3;
+/// Runs of this length have room for outages that last for minutes.
+const LONG_RUN: Duration = Duration::from_secs(300);
 
 /// Times of one kind that were measured.
 #[derive(Default)]
@@ -49,29 +53,39 @@ async fn whatever_happens_to_three_workers_nothing_is_stale_and_nothing_lost() {
     let (mut joins, mut hand_overs, mut fail_overs) = (Times::default(), Times::default(), Times::default());
     world.start(0);
     world.until_balanced().await;
-    let load = Load::start(&world, &mut random).await;
+    let load = Load::start(&world, time, &mut random).await;
     for worker in 1..WORKERS {
         world.start(worker);
         joins.0.push(world.until_balanced().await);
     }
 
+    let outages = Outages { minutes: time >= LONG_RUN };
     let began = Instant::now();
-    let mut round = 0;
-    while round < Fault::ALL.len() || began.elapsed() < time {
-        let mut faults = Fault::ALL;
-        random.shuffle(&mut faults);
-        for fault in faults {
-            let victim = random.usize(0..WORKERS);
-            let took = fault.strike(&mut world, victim, &mut random).await;
-            println!("{:>5} ms: {fault:?} of worker {victim}{}", began.elapsed().as_millis(), show(took));
-            match fault {
-                Fault::Terminated => hand_overs.0.extend(took),
-                Fault::Killed | Fault::Stopped | Fault::CutFromDynamoDb => fail_overs.0.extend(took),
-                Fault::CutFromValkey => {}
-            }
-            joins.0.push(world.until_balanced().await);
-            round += 1;
+    let mut coming = Vec::new();
+    let mut struck = 0;
+    while struck < Fault::ALL.len() || began.elapsed() < time {
+        if coming.is_empty() {
+            coming.extend(Fault::ALL);
+            random.shuffle(&mut coming);
         }
+        let fault = coming.pop().unwrap();
+        let (at, victim) = (began.elapsed(), random.usize(0..WORKERS));
+        let went = fault.strike(&mut world, victim, outages, &mut random).await;
+        let settled = world.until_balanced().await;
+        println!(
+            "{:>7} ms: {fault:?} (of worker {victim} if of one) for {} ms{}, equal shares after {} ms",
+            at.as_millis(),
+            went.down.as_millis(),
+            show(went.took),
+            settled.as_millis()
+        );
+        match fault {
+            Fault::Terminated => hand_overs.0.extend(went.took),
+            Fault::Killed | Fault::Stopped | Fault::CutFromDynamoDb => fail_overs.0.extend(went.took),
+            Fault::CutFromValkey | Fault::DynamoDbAway | Fault::RingShardStopped => {}
+        }
+        joins.0.push(settled);
+        struck += 1;
     }
 
     let (writes, reads) = load.audit().await;

@@ -15,9 +15,15 @@ pub(crate) struct Process {
 impl Process {
     /// Starts a worker; what it says goes to a file of its own.
     pub(crate) fn start(config: &Path, owner: &str, log: &Path) -> Self {
+        Self::start_in(config, owner, log, &[])
+    }
+
+    /// Starts a worker with something in its environment.
+    pub(crate) fn start_in(config: &Path, owner: &str, log: &Path, environment: &[(&str, &str)]) -> Self {
         let log = std::fs::File::options().create(true).append(true).open(log).unwrap();
         let child = Command::new(env!("CARGO_BIN_EXE_ringtide"))
             .args(["run", "--config", config.to_str().unwrap(), "--owner", owner])
+            .envs(environment.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)
@@ -33,6 +39,13 @@ impl Process {
     /// Whether it has not ended.
     pub(crate) fn runs(&mut self) -> bool {
         self.child.try_wait().unwrap().is_none()
+    }
+
+    /// Its resident memory; none where the system does not tell.
+    pub(crate) fn resident_mib(&self) -> f64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap_or_default();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or_default();
+        line.trim_end_matches("kB").trim().parse::<f64>().unwrap_or_default() / 1024.0
     }
 
     pub(crate) async fn ended(mut self) -> ExitStatus {

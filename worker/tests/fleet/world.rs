@@ -27,8 +27,8 @@ const REFRESHED: usize = 5;
 pub(crate) struct World {
     pub(crate) tables: Client,
     pub(crate) sites: Vec<Site>,
+    pub(crate) servers: Vec<ValkeyServer>,
     leases: DynamoDbLeases,
-    servers: Vec<ValkeyServer>,
     url: String,
     folder: PathBuf,
     _emulator: Option<Emulator>,
@@ -77,7 +77,7 @@ impl World {
         }
         println!("what the workers say: {}", folder.display());
         let leases = DynamoDbLeases::new(tables.clone(), APPLICATION);
-        Self { tables, sites, leases, servers, url, folder, _emulator: emulator, _ministack: ministack }
+        Self { tables, sites, servers, leases, url, folder, _emulator: emulator, _ministack: ministack }
     }
 
     /// The readers' configuration: nothing stands between them and the servers.
