@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use ringtide::{Cache, Space, SpaceSettings};
 
-use crate::support::{Counters, Origin, Server, until};
+use crate::support::{Counters, LONG, Origin, Server, until};
 
 pub(super) struct Stage {
     pub(super) servers: Vec<Server>,
@@ -31,7 +31,8 @@ impl Stage {
         more: impl FnOnce(ringtide::CacheBuilder) -> ringtide::CacheBuilder,
     ) -> Self {
         let mut servers = Vec::new();
-        let mut builder = Cache::builder().space(settings);
+        // On a machine that is busy otherwise, a command that timed out would be a load past the ring shard.
+        let mut builder = Cache::builder().command_timeout(LONG).lease_ttl(LONG).space(settings);
         for at in 0..shards {
             let server = Server::start().await;
             builder = builder.shard(format!("shard-{at}"), server.address());
