@@ -2,7 +2,9 @@
 //! their own.
 //!
 //! A read is a span `ringtide.read` at level debug, with the fields `cache_space`, `cache_key`, `cache_status` and, where an
-//! entry answered, `cache_ttl_remaining_ms`; loads are its children. Where nobody listens, a read makes none of it.
+//! entry answered, `cache_ttl_remaining_ms`; loads are its children. A read of many keys is a span `ringtide.read_many` with
+//! `cache_space`, `cache_keys`, how many were asked for, and `cache_status`, how many were answered in which way:
+//! `hit=3 miss=1`. Where nobody listens, a read makes none of it.
 
 use std::fmt;
 use std::sync::Arc;
@@ -177,6 +179,50 @@ impl Watcher {
     }
 }
 
+/// How many keys of one read were answered in which way.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Tally([usize; STATUSES.len()]);
+
+/// What a key may be answered with, in the order in which it is told; the last is for errors.
+const STATUSES: [&str; 5] =
+    [CacheStatus::Hit.name(), CacheStatus::LocalHit.name(), CacheStatus::Stale.name(), CacheStatus::Miss.name(), ERROR];
+
+/// The status of a read that failed.
+const ERROR: &str = "error";
+
+impl Tally {
+    /// Counts a key's answer; `None` for an error.
+    #[inline]
+    pub(crate) fn count(&mut self, status: Option<CacheStatus>) {
+        let at = match status {
+            Some(CacheStatus::Hit) => 0,
+            Some(CacheStatus::LocalHit) => 1,
+            Some(CacheStatus::Stale) => 2,
+            Some(CacheStatus::Miss) => 3,
+            None => 4,
+        };
+        self.0[at] += 1;
+    }
+}
+
+impl fmt::Display for Tally {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let told = STATUSES.iter().zip(self.0).filter(|(_, keys)| *keys > 0);
+        for (at, (status, keys)) in told.enumerate() {
+            write!(f, "{}{status}={keys}", if at == 0 { "" } else { " " })?;
+        }
+        Ok(())
+    }
+}
+
+/// Begins the span of a read of many keys, where anybody listens; its `cache_status` is recorded at the end.
+#[inline]
+pub(crate) fn begin_many(space: &str, keys: usize) -> Option<Span> {
+    tracing::enabled!(tracing::Level::DEBUG).then(|| {
+        tracing::debug_span!("ringtide.read_many", cache_space = space, cache_keys = keys, cache_status = Empty)
+    })
+}
+
 impl Watched<'_> {
     /// Runs a read within its span, and tells how it ended.
     pub(crate) async fn over<T>(self, read: impl Future<Output = Result<Found<T>, Error>>) -> Result<Option<T>, Error> {
@@ -194,7 +240,7 @@ impl Watched<'_> {
             .map(|answered| Duration::from_millis(answered.soft_expiry_ms.saturating_sub(unix_ms())));
         match &result {
             Ok(answered) => self.span.record("cache_status", answered.status.name()),
-            Err(_) => self.span.record("cache_status", "error"),
+            Err(_) => self.span.record("cache_status", ERROR),
         };
         if let Some(left) = fresh_for {
             self.span.record("cache_ttl_remaining_ms", u64::try_from(left.as_millis()).unwrap_or(u64::MAX));

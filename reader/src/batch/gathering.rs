@@ -12,6 +12,7 @@ use std::time::Duration;
 use serde::Serialize;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
+use tracing::Instrument;
 
 pub(crate) use failure::Failure;
 
@@ -177,7 +178,8 @@ where
                 let waits_for = self.loader.window.is_zero().then_some(state.next_read);
                 let (ready, begin) = oneshot::channel();
                 state.open = Some(Open { id, parts: vec![part], changed: now, waits_for, ready });
-                inner.spawn(self.clone().gather(inner.clone(), space.clone(), id, begin));
+                // Within the read that opened it, whoever else it answers.
+                inner.spawn(self.clone().gather(inner.clone(), space.clone(), id, begin).in_current_span());
             }
         }
         state.close_if_complete(&self.loader);

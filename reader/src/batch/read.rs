@@ -12,6 +12,7 @@ use ringtide_core::valkey::ShardError;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::time::Instant;
+use tracing::Instrument;
 
 use super::answers::Batch;
 use super::gathering::Gathering;
@@ -20,11 +21,35 @@ use crate::cache::Inner;
 use crate::error::Error;
 use crate::key::IntoKeyParts;
 use crate::lookup::{Found, Miss};
+use crate::observe::{self, Tally};
 use crate::space::Space;
 use crate::topology::Topology;
 
 /// Reads many keys, each answered at its place.
 pub(super) async fn read_many<K, T>(space: &Space<T>, keys: Vec<K>, gathering: &Arc<Gathering<K, T>>) -> Batch<K, T>
+where
+    K: Clone + Eq + Hash + Send + Sync + 'static,
+    for<'k> &'k K: IntoKeyParts<'k>,
+    T: Serialize + DeserializeOwned + Send + 'static,
+{
+    let mut tally = Tally::default();
+    match observe::begin_many(&space.state.settings.name, keys.len()) {
+        None => read_each(space, keys, gathering, &mut tally).await,
+        // Boxed, so that the future of a read that nobody watches stays small.
+        Some(span) => {
+            let batch = Box::pin(read_each(space, keys, gathering, &mut tally).instrument(span.clone())).await;
+            span.record("cache_status", tracing::field::display(tally));
+            batch
+        }
+    }
+}
+
+async fn read_each<K, T>(
+    space: &Space<T>,
+    keys: Vec<K>,
+    gathering: &Arc<Gathering<K, T>>,
+    tally: &mut Tally,
+) -> Batch<K, T>
 where
     K: Clone + Eq + Hash + Send + Sync + 'static,
     for<'k> &'k K: IntoKeyParts<'k>,
@@ -39,12 +64,16 @@ where
         let (key, answer) = match space.key(&part) {
             Ok(key) => match inner.local_first(&key, state, options) {
                 Some(found) => {
+                    tally.count(Some(found.status));
                     let loader = || gathering.loader(inner, state, part.clone(), None);
                     (None, Some(Ok(inner.serve(found, || key, state, options, loader).value)))
                 }
                 None => (Some(key), None),
             },
-            Err(error) => (None, Some(Err(error))),
+            Err(error) => {
+                tally.count(None);
+                (None, Some(Err(error)))
+            }
         };
         rendered.push(key);
         answers.push((part, answer));
@@ -72,7 +101,7 @@ where
     let deadline = timeout.map(|(at, _)| at);
     let begin = |(place, part, key, miss)| {
         let answer = inner.answer_miss(key, state, options, deadline, loader(part), miss);
-        async move { (place, answer.await.map(|found| found.value)) }
+        async move { (place, answer.await) }
     };
     let (mut misses, mut missing, mut behind) = (VecDeque::new(), FuturesUnordered::new(), 0);
     let reading = async {
@@ -87,6 +116,7 @@ where
                             let down = |error| inner.local_fallback(&key, state, options, error);
                             match reply.judge(|entry| inner.accept(entry, state, options), down) {
                                 Ok(found) => {
+                                    tally.count(Some(found.status));
                                     behind += usize::from(found.refresh_before_ms != 0);
                                     // What is left out is served once more, and loaded again by the next read.
                                     let found = if behind <= AT_ONCE {
@@ -105,7 +135,8 @@ where
                     drop(expected);
                 }
                 Some((place, answer)) = missing.next(), if !missing.is_empty() => {
-                    answers[place].1 = Some(answer);
+                    tally.count(answer.as_ref().ok().map(|found| found.status));
+                    answers[place].1 = Some(answer.map(|found| found.value));
                     start_some(&mut misses, &mut missing, begin);
                 }
                 else => break,
@@ -118,7 +149,8 @@ where
         Some((at, _)) => tokio::time::timeout_at(at, reading).await.unwrap_or(()),
     }
     // The answers stay where they are: an answer that may be missing takes no more room than one that may not.
-    let late = |key: &K| {
+    let mut late = |key: &K| {
+        tally.count(None);
         let key = space.key(key)?;
         state.counters.late.increment(1);
         match timeout {

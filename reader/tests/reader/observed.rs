@@ -1,5 +1,6 @@
 //! What a cache tells of itself: to a recorder of the application's, to its hook, and in spans.
 
+use std::collections::HashMap;
 use std::fmt::Debug;
 use std::io;
 use std::sync::{Arc, Mutex};
@@ -84,7 +85,10 @@ impl Visit for Fields {
 
     fn record_u64(&mut self, field: &Field, value: u64) {
         let bounds = 3_000_000..=3_600_000;
-        self.0 += &format!(" {}={}", field.name(), if bounds.contains(&value) { "about an hour" } else { "else" });
+        match field.name() {
+            "cache_ttl_remaining_ms" if bounds.contains(&value) => self.0 += " cache_ttl_remaining_ms=about an hour",
+            name => self.0 += &format!(" {name}={value}"),
+        }
     }
 }
 
@@ -103,9 +107,17 @@ impl<S: tracing::Subscriber + for<'a> tracing_subscriber::registry::LookupSpan<'
 
     fn on_close(&self, id: span::Id, context: Context<'_, S>) {
         let span = context.span(&id).unwrap();
-        if span.name() == "ringtide.read" {
+        if span.name().starts_with("ringtide.read") {
             self.0.lock().unwrap().push(span.extensions().get::<Fields>().unwrap().0.clone());
         }
+    }
+}
+
+impl Spans {
+    /// The fields of so many closed spans, once they have closed.
+    async fn closed(&self, spans: usize) -> Vec<String> {
+        until("the spans' end", async || self.0.lock().unwrap().len() == spans).await;
+        self.0.lock().unwrap().clone()
     }
 }
 
@@ -120,13 +132,42 @@ async fn a_read_is_a_span_that_says_what_answered_it() {
     read(&items, "a", Ok(Some(1))).await;
     cache.settled().await;
     read(&items.with(ReadOptions::new()), "a", Err("not asked")).await;
-    let closed = async || spans.0.lock().unwrap().len() == 2;
-    until("both spans' end", closed).await;
     assert_eq!(
-        *spans.0.lock().unwrap(),
+        spans.closed(2).await,
         [
             " cache_space=\"item\" cache_key=item:a cache_status=\"miss\"",
             " cache_space=\"item\" cache_key=item:a cache_status=\"hit\" cache_ttl_remaining_ms=about an hour",
+        ]
+    );
+}
+
+#[tokio::test]
+async fn a_read_of_many_is_one_span_that_counts_what_answered_it() {
+    let server = Server::start().await;
+    let item = SpaceSettings::new("item", "item:{pk}").local(LocalTier::Off);
+    let cache = builder(&server).space(item).build().await.unwrap();
+    let items = cache.space::<u64>("item").unwrap();
+    let spans = Spans::default();
+    let _listening = tracing::subscriber::set_default(tracing_subscriber::registry().with(spans.clone()));
+    let within = Arc::new(Mutex::new(Vec::new()));
+    let noted = within.clone();
+    let load = move |keys: Vec<String>| {
+        let current = tracing::Span::current().metadata().map(tracing::Metadata::name);
+        noted.lock().unwrap().push((current, keys.len()));
+        let found = keys.into_iter().filter(|key| key != "none").map(|key| (key, 1)).collect::<HashMap<_, _>>();
+        async move { Ok::<_, io::Error>(found) }
+    };
+    let keys = |keys: [&str; 4]| keys.map(str::to_owned);
+    assert_eq!(items.get_many(keys(["a", "b", "a", "none"]), load.clone()).await.into_found().count(), 3);
+    assert_eq!(*within.lock().unwrap(), [(Some("ringtide.read_many"), 3)], "the load is part of the read");
+    until("the fills", async || server.exists("item:b").await && server.exists("item:none").await).await;
+    let long = "x".repeat(9000);
+    assert_eq!(items.get_many(keys(["b", "none", "c", &long]), load).await.into_found().count(), 2);
+    assert_eq!(
+        spans.closed(2).await,
+        [
+            " cache_space=\"item\" cache_keys=4 cache_status=miss=4",
+            " cache_space=\"item\" cache_keys=4 cache_status=hit=2 miss=1 error=1",
         ]
     );
 }

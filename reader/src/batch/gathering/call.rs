@@ -8,6 +8,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use tokio::sync::oneshot;
 use tokio_util::task::AbortOnDropHandle;
+use tracing::Instrument;
 
 use super::Failure;
 use crate::batch::loader::BatchLoader;
@@ -117,7 +118,8 @@ where
     space.counters.batch_keys.record(call.keys.len() as f64);
     tracing::debug!(space = %space.settings.name, keys = call.keys.len(), "calling the batch loader");
     let (of_task, keys, consistency) = (loader.clone(), call.keys.clone(), call.consistency);
-    let task = AbortOnDropHandle::new(tokio::spawn(async move { of_task.call(keys, consistency).await }));
+    let task =
+        AbortOnDropHandle::new(tokio::spawn(async move { of_task.call(keys, consistency).await }.in_current_span()));
     let failure = match tokio::time::timeout(limit, task).await {
         Ok(Ok(Ok(mut take))) => {
             for (key, answer) in call.keys.iter().zip(call.answers) {
