@@ -1,10 +1,9 @@
-//! The circuit breaker of a ring shard: after failures in a row it is left alone, and then tried by one probe at a time.
+//! The circuit breaker of a server: after failures in a row it is left alone, and then tried by one probe at a time.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// How long a row of failures lasts at least: one that is shorter tells of one moment, or of one master of a cluster
-/// whose failures come between the others' answers.
+/// How long a row of failures lasts at least: one that is shorter tells of one moment.
 const ROW_MS: u64 = 50;
 
 /// Whether a call may be made.

@@ -54,6 +54,7 @@ mod breaker;
 mod budget;
 mod builder;
 mod cache;
+mod circuit;
 mod codec;
 mod counters;
 #[cfg(feature = "dynamodb")]

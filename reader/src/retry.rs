@@ -171,7 +171,9 @@ impl Retries {
         let mut result = Ok(());
         if !batch.invalidations.is_empty() {
             // Not by way of the breaker: this task's own pauses are as long, and its success closes it.
-            let answer = shard.insist(shard.shard.apply(&batch.commands(), 0)).await;
+            let commands = batch.commands();
+            let keys = commands.iter().map(|command| &command.key);
+            let answer = shard.insist(keys, shard.shard.apply(&commands, 0)).await;
             let sent = match &answer {
                 Ok(_) => Sent::Answered,
                 Err(ShardError::Rejected { .. }) => Sent::Rejected,
@@ -188,7 +190,8 @@ impl Retries {
                 return Err(error);
             }
         }
-        let fills = batch.fills.into_iter().map(async |fill| (shard.insist(send_fill(shard, &fill)).await, fill));
+        let fills =
+            batch.fills.into_iter().map(async |fill| (shard.insist([&fill.key], send_fill(shard, &fill)).await, fill));
         for (answer, fill) in join_all(fills).await {
             match answer {
                 Ok(outcome) => {

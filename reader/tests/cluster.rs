@@ -2,13 +2,14 @@
 #![cfg(feature = "cluster")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::convert::Infallible;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use ringtide::{Cache, Config, Space};
+use futures_util::future::join_all;
+use ringtide::{Cache, Config, LocalTier, Space, SpaceSettings, config};
 use ringtide_core::pipeline::{Connected, Pipeline, Services};
 use ringtide_core::record::{Attribute, Attributes, ChangeRecord, EventName, Stream};
 use ringtide_servers::ValkeyCluster;
@@ -149,6 +150,140 @@ async fn readers_fall_back_while_a_master_is_away_and_no_record_is_lost() {
     for item in 0..60 {
         assert_eq!(origin.read(&space, item).await, Some(2));
     }
+}
+
+/// Loads whose values are 1 and that take a while, and how many of them ran at most at once.
+#[derive(Clone, Default)]
+struct SlowOrigin {
+    loads: Arc<AtomicUsize>,
+    running: Arc<AtomicUsize>,
+    most: Arc<AtomicUsize>,
+}
+
+impl SlowOrigin {
+    async fn read(&self, space: &Space<u64>, item: u64) -> Duration {
+        let (origin, began) = (self.clone(), Instant::now());
+        let load = move || {
+            let origin = origin.clone();
+            async move { Ok::<_, Infallible>(origin.load().await) }
+        };
+        let read = tokio::time::timeout(LONG, space.get_or_load(item, load)).await;
+        assert_eq!(read.expect("nobody hangs").unwrap(), Some(1));
+        began.elapsed()
+    }
+
+    async fn read_all(&self, space: &Space<u64>) -> Duration {
+        let (origin, began) = (self.clone(), Instant::now());
+        let load = move |items: Vec<u64>| {
+            let origin = origin.clone();
+            async move {
+                origin.loads.fetch_add(items.len(), Ordering::SeqCst);
+                Ok::<_, Infallible>(items.into_iter().map(|item| (item, 1)).collect::<HashMap<_, _>>())
+            }
+        };
+        let read = tokio::time::timeout(LONG, space.get_many(0..ITEMS, load)).await;
+        assert_eq!(read.expect("nobody hangs").into_found().count(), ITEMS as usize);
+        began.elapsed()
+    }
+
+    async fn load(&self) -> Option<u64> {
+        self.loads.fetch_add(1, Ordering::SeqCst);
+        self.most.fetch_max(self.running.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        self.running.fetch_sub(1, Ordering::SeqCst);
+        Some(1)
+    }
+
+    fn loads(&self) -> usize {
+        self.loads.load(Ordering::SeqCst)
+    }
+}
+
+const ITEMS: u64 = 60;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_waits_for_a_master_that_has_failed_in_a_row_and_the_others_keys_are_not_touched() {
+    const COMMAND: Duration = Duration::from_millis(600);
+    const DEAD: usize = 2;
+    let cluster = ValkeyCluster::start_with(3, 0, &["--cluster-node-timeout", "60000"]).unwrap();
+    let valkey =
+        config::Valkey { cluster: true, connections: 4, command_timeout: COMMAND, ..config::Valkey::default() };
+    let reader = config::Reader {
+        breaker_failures: 2,
+        breaker_pause: Duration::from_millis(300),
+        max_fallback_loads: 2,
+        ..config::Reader::default()
+    };
+    let settings = SpaceSettings::new("item", "item:{pk}").local(LocalTier::Off);
+    let builder = Cache::builder().shard("a", cluster.address()).valkey(valkey).reader(reader).space(settings);
+    let cache = builder.build().await.unwrap();
+    let (space, origin) = (cache.space::<u64>("item").unwrap(), SlowOrigin::default());
+    until("every fill", async || {
+        let before = origin.loads();
+        origin.read_all(&space).await;
+        origin.loads() == before
+    })
+    .await;
+    let owner = |item: &u64| cluster.first_owner(cluster.slot(&format!("item:{item}")).unwrap());
+    let (dead, alive): (Vec<u64>, Vec<u64>) = (0..ITEMS).partition(|item| owner(item) == DEAD);
+
+    cluster.freeze(DEAD).unwrap();
+    let before = origin.loads();
+    for item in &dead[..2] {
+        let took = origin.read(&space, *item).await;
+        assert!(took >= COMMAND, "the master was not asked: {took:?}");
+        for item in &alive {
+            origin.read(&space, *item).await;
+        }
+    }
+    assert_eq!(origin.loads() - before, 2, "what the others hold is read from them");
+    // Several pauses, and so several probes, none of which a read waits for.
+    let (open, mut rounds) = (Instant::now(), 0);
+    while open.elapsed() < COMMAND * 4 {
+        let before = origin.loads();
+        let took = origin.read(&space, dead[rounds % dead.len()]).await;
+        assert!(took < COMMAND * 3 / 4, "read {rounds} took {took:?}");
+        origin.read(&space, alive[rounds % alive.len()]).await;
+        let took = origin.read_all(&space).await;
+        assert!(took < COMMAND * 3 / 4, "a read of all took {took:?}");
+        assert_eq!(origin.loads() - before, 1 + dead.len());
+        rounds += 1;
+    }
+    let herd: Vec<_> = dead.iter().map(|item| origin.read(&space, *item)).collect();
+    join_all(herd).await;
+    assert!(origin.most.load(Ordering::SeqCst) <= 2, "{} loads at once", origin.most.load(Ordering::SeqCst));
+
+    cluster.thaw(DEAD).unwrap();
+    until("a cached read", async || {
+        let before = origin.loads();
+        origin.read(&space, dead[0]).await;
+        origin.loads() == before
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_invalidation_that_a_dead_master_owes_keeps_no_key_of_the_others_from_being_cached() {
+    let cluster = ValkeyCluster::start_with(3, 0, &["--cluster-node-timeout", "60000"]).unwrap();
+    let valkey =
+        config::Valkey { cluster: true, command_timeout: Duration::from_millis(300), ..config::Valkey::default() };
+    let settings = SpaceSettings::new("item", "item:{pk}").local(LocalTier::Off);
+    let cache = Cache::builder().shard("a", cluster.address()).valkey(valkey).space(settings).build().await.unwrap();
+    let (space, origin) = (cache.space::<u64>("item").unwrap(), SlowOrigin::default());
+    cluster.freeze(1).unwrap();
+    let told = tokio::time::timeout(LONG, space.invalidate_many(0..ITEMS)).await.expect("nobody hangs").unwrap();
+    let owner = |item: &u64| cluster.first_owner(cluster.slot(&format!("item:{item}")).unwrap());
+    let (dead, alive): (Vec<u64>, Vec<u64>) = (0..ITEMS).partition(|item| owner(item) == 1);
+    assert_eq!(told.queued, dead.len() as u64);
+    for item in alive {
+        until("a cached read", async || {
+            let before = origin.loads();
+            origin.read(&space, item).await;
+            origin.loads() == before
+        })
+        .await;
+    }
+    cluster.thaw(1).unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -49,6 +49,7 @@ mod inbox;
 mod lease;
 mod link;
 mod look;
+mod master;
 #[cfg(feature = "memory")]
 mod memory;
 mod meters;
@@ -75,6 +76,7 @@ pub use identity::{Loss, Servers};
 pub use inbox::{Inbox, InboxEvent};
 pub use lease::{Fill, FillReply, LeaseReply, LeaseRequest, Release};
 pub use look::{Expiry, Look, LookedAt};
+pub use master::Master;
 #[cfg(feature = "memory")]
 pub use memory::MemoryServer;
 pub use notice::Notice;

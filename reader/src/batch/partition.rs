@@ -34,12 +34,22 @@ impl Lookup {
     /// Parts the keys of which `stays` holds from the others; nothing where there are none.
     pub(super) fn split(self, stays: impl Fn(&CacheKey) -> bool) -> (Option<Self>, Option<Self>) {
         let pairs = self.keys.into_iter().zip(self.places);
-        let parts: (Vec<_>, Vec<_>) = pairs.partition(|(key, _)| stays(key));
-        let lookup = |part: Vec<(CacheKey, usize)>| {
-            let (keys, places): (Vec<_>, Vec<_>) = part.into_iter().unzip();
-            (!keys.is_empty()).then_some(Self { shard: self.shard, keys, places })
-        };
-        (lookup(parts.0), lookup(parts.1))
+        let (theirs, others) = pairs.partition(|(key, _)| stays(key));
+        (Self::of(self.shard, theirs), Self::of(self.shard, others))
+    }
+
+    /// Makes look-ups of the parts into which `split` divides the keys with their places.
+    pub(super) fn split_up(
+        self,
+        split: impl FnOnce(Vec<(CacheKey, usize)>) -> Vec<Vec<(CacheKey, usize)>>,
+    ) -> Vec<Self> {
+        let parts = split(self.keys.into_iter().zip(self.places).collect());
+        parts.into_iter().filter_map(|part| Self::of(self.shard, part)).collect()
+    }
+
+    fn of(shard: usize, part: Vec<(CacheKey, usize)>) -> Option<Self> {
+        let (keys, places): (Vec<_>, Vec<_>) = part.into_iter().unzip();
+        (!keys.is_empty()).then_some(Self { shard, keys, places })
     }
 }
 

@@ -94,7 +94,7 @@ where
             (lookup, found, expected)
         }
     };
-    let lookups = lookups.into_iter().flat_map(|lookup| unless_owed(inner, &topology, lookup));
+    let lookups = by_server(&topology, lookups).into_iter().flat_map(|lookup| unless_owed(inner, &topology, lookup));
     let mut looking: FuturesUnordered<_> = lookups.map(look_up).collect();
     expected.give_up();
     let loader = |part: K| gathering.loader(inner, state, part, Some(expected.another()));
@@ -163,6 +163,17 @@ where
         (key, answer)
     };
     Batch::new(answers.into_iter().map(answered).collect())
+}
+
+/// Parts look-ups in a cluster by master, so that one that fails holds up no others' keys.
+fn by_server(topology: &Topology, lookups: Vec<Lookup>) -> Vec<Lookup> {
+    match topology.shards() {
+        [cluster] if cluster.shard.is_cluster() => lookups
+            .into_iter()
+            .flat_map(|lookup| lookup.split_up(|items| cluster.by_server(items, |(key, _)| key)))
+            .collect(),
+        _ => lookups,
+    }
 }
 
 /// Parts the keys that may not be read from their ring shard, because it has yet to answer an invalidation of them.

@@ -58,7 +58,7 @@ impl Connector {
     /// Waits until a ring shard is connected, or has failed to be for the connect time-out.
     pub(crate) async fn ready(&self, shard: &ReadShard) {
         if let Err(error) = shard.shard.ready(self.patience()).await {
-            shard.failed(&error);
+            shard.unready(&error);
         }
     }
 

@@ -22,7 +22,7 @@ use crate::topology::Topology;
 /// Batches for one ring shard that are under way at once.
 const IN_FLIGHT: usize = 4;
 
-/// Commands for one ring shard.
+/// Commands for one ring shard, and in a cluster for one master.
 type Lot = (Arc<ReadShard>, Vec<Command>);
 
 impl Inner {
@@ -144,7 +144,7 @@ fn commands(space: &SpaceState, mut keys: Vec<CacheKey>, version: Version) -> Ve
     keys.into_iter().map(|key| Command { key, space: Arc::clone(&space.settings), action: action.clone() }).collect()
 }
 
-/// Sorts commands by the ring shards that may hold their keys, without those that were `told` already.
+/// Sorts commands by the servers that may hold their keys, without those that were `told` already.
 fn lots(commands: &[Command], topology: &Topology, told: Option<&Topology>) -> Vec<Lot> {
     let now_ms = unix_ms();
     let mut lots: Vec<Lot> = Vec::new();
@@ -160,5 +160,10 @@ fn lots(commands: &[Command], topology: &Topology, told: Option<&Topology>) -> V
             }
         }
     }
-    lots
+    // One that fails keeps nobody else's keys waiting.
+    let by_server = |(shard, lot): Lot| {
+        let parts = shard.by_server(lot, |command| &command.key);
+        parts.into_iter().map(move |part| (Arc::clone(&shard), part))
+    };
+    lots.into_iter().flat_map(by_server).collect()
 }

@@ -31,6 +31,7 @@ use super::apply::{BATCH, IN_FLIGHT};
 use super::connect::Endpoint;
 use super::credentials::Access;
 use super::error::{NO_SCRIPT, ShardError};
+use super::master::Master;
 use super::meters::Meters;
 use super::script::Script;
 use super::tracking::{self, Tracking};
@@ -290,6 +291,12 @@ impl Cluster {
         let answers = map.nodes.iter().map(|node| async move { node.links.ask(command).await });
         let answers: Result<Vec<_>, _> = join_all(answers).await.into_iter().collect();
         answers.inspect_err(|_| self.shared().look_again(None))
+    }
+
+    /// The master that serves a slot.
+    pub(super) fn master_of(&self, slot: u16) -> Option<Master> {
+        let map = self.shared().map();
+        map.index(slot).map(|at| Master { all: map.addresses.clone(), at })
     }
 
     fn owner(&self, slot: u16) -> Result<Arc<Node>, ShardError> {

@@ -69,6 +69,8 @@ pub(super) struct Map {
     owners: Box<[u16]>,
     /// The masters that serve slots, in the order of their addresses.
     pub(super) nodes: Vec<Arc<Node>>,
+    /// Their addresses, as texts.
+    pub(super) addresses: Arc<[Arc<str>]>,
     /// Slots that nobody serves.
     pub(super) missing: usize,
     /// Redirections name masters by addresses, where connections go by host names.
@@ -84,7 +86,13 @@ pub(super) struct State {
 
 impl Map {
     fn empty() -> Self {
-        Self { owners: Box::default(), nodes: Vec::new(), missing: usize::from(SLOTS), names: HashMap::new() }
+        Self {
+            owners: Box::default(),
+            nodes: Vec::new(),
+            addresses: Arc::default(),
+            missing: usize::from(SLOTS),
+            names: HashMap::new(),
+        }
     }
 
     /// The place in `nodes` of a slot's master.
@@ -209,15 +217,19 @@ impl Shared {
         }
         let missing = owners.iter().filter(|owner| **owner == NOBODY).count();
         let before = self.map.load();
-        let same = before.owners == owners
-            && before.nodes.len() == nodes.len()
+        let same_nodes = before.nodes.len() == nodes.len()
             && before.nodes.iter().zip(&nodes).all(|(before, now)| Arc::ptr_eq(before, now));
+        let same = same_nodes && before.owners == owners;
         if !same {
             let masters = nodes.len();
             tracing::info!(ring_shard = %self.name, masters, unserved_slots = missing, "cluster's slots are known");
             let names =
                 ranges.iter().filter_map(|range| Some((range.address.clone()?, range.master.clone()))).collect();
-            self.map.store(Arc::new(Map { owners, nodes: nodes.clone(), missing, names }));
+            let addresses = match same_nodes {
+                true => before.addresses.clone(),
+                false => nodes.iter().map(|node| node.address.to_string().into()).collect(),
+            };
+            self.map.store(Arc::new(Map { owners, nodes: nodes.clone(), addresses, missing, names }));
             // Who has served a slot until now may hear of its changes no more.
             if let Some(tracking) = &self.tracking {
                 tracking.flushed(Flushed::Moved);
