@@ -15,7 +15,8 @@
 //! - A lost connection or a null push raises the ring shard's epoch ([`pulse`]), and with it every copy of another
 //!   epoch is void. A lost connection is out of reach before the epoch rises, so that who reads over it has an old one.
 //! - A connection may be dead without being lost. So copies serve only while every connection has given a sign of life
-//!   to something that was asked within the last second.
+//!   to something that was asked within the last second. In a cluster more than half of the masters have agreed besides on
+//!   who serves what: one that is cut off from the others answers, and does not tell what its successor takes.
 //! - After all that a time to live, as for every copy, and never more than what the entry has left.
 
 mod kept;

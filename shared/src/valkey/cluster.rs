@@ -61,8 +61,12 @@ impl Cluster {
         let shared = Arc::new(Shared::new(name.clone(), seed, access, options, tracking.clone()));
         let mut tasks = vec![tokio::spawn(members::keep(shared.clone())).abort_handle()];
         if let Some(tracking) = tracking {
-            let connected = shared.clone();
-            let heartbeat = tracking::heartbeat(name, tracking, move || connected.all_live());
+            let (connected, agreeing) = (shared.clone(), shared.clone());
+            let agreed = move || {
+                let agreeing = agreeing.clone();
+                async move { agreeing.is_agreed().await }
+            };
+            let heartbeat = tracking::heartbeat(name, tracking, move || connected.all_live(), agreed);
             tasks.push(tokio::spawn(heartbeat).abort_handle());
         }
         Self(Arc::new(Kept { shared, tasks }))

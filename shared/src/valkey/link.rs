@@ -53,7 +53,8 @@ impl Links {
         if let (Some(tracking), false) = (&dialer.tracking, dialer.is_one_of_several()) {
             let slots = slots.clone();
             let live = move || slots.iter().filter_map(|slot| slot.0.load_full()).collect();
-            let heartbeat = tracking::heartbeat(dialer.name.clone(), tracking.clone(), live);
+            let agreed = || std::future::ready(true);
+            let heartbeat = tracking::heartbeat(dialer.name.clone(), tracking.clone(), live, agreed);
             tasks.push(tokio::spawn(heartbeat).abort_handle());
         }
         Self { dialer, slots, turn: AtomicUsize::new(0), tasks }

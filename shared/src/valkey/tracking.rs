@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use futures_util::future::join_all;
+use futures_util::future::{join, join_all};
 use redis::aio::MultiplexedConnection;
 use redis::{PushInfo, PushKind, Value};
 use tokio::sync::Notify;
@@ -142,15 +142,22 @@ impl<'a> Word<'a> {
     }
 }
 
-/// Asks all connections of a ring shard for a sign of life, now and then, for as long as the task lives.
-pub(super) async fn heartbeat(name: ShardName, tracking: Arc<Tracking>, live: impl Fn() -> Vec<Arc<Live>>) {
+/// Asks all connections of a ring shard for a sign of life, now and then, for as long as the task lives; and finds out
+/// meanwhile whether it is `agreed` that these are the right ones to hear of changes.
+pub(super) async fn heartbeat<A: Future<Output = bool>>(
+    name: ShardName,
+    tracking: Arc<Tracking>,
+    live: impl Fn() -> Vec<Arc<Live>>,
+    agreed: impl Fn() -> A,
+) {
     let ping = redis::cmd("PING");
     loop {
         // A connection that comes afterwards has nothing to tell of the time before.
         let as_of = Instant::now();
         let live = live();
-        let answers = join_all(live.iter().map(|live| live.send(&name, &ping))).await;
-        if !answers.is_empty() && answers.iter().all(Result::is_ok) {
+        let answers = join_all(live.iter().map(|live| live.send(&name, &ping)));
+        let (answers, agreed) = join(answers, agreed()).await;
+        if agreed && !answers.is_empty() && answers.iter().all(Result::is_ok) {
             tracking.tracker.in_step(as_of);
         }
         let rest = HEARTBEAT.saturating_sub(as_of.elapsed());

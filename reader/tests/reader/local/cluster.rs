@@ -1,22 +1,31 @@
 //! The tracked tier on a cluster: every master tells, and a slot that moves takes its copies along.
 
+use std::time::{Duration, Instant};
+
 use redis::aio::MultiplexedConnection;
 use ringtide::{Cache, LocalTier, SpaceSettings};
 use ringtide_servers::ValkeyCluster;
 
-use super::super::support::{Counters, until};
+use super::super::support::{Counters, LONG, until};
 use super::{FLUSHES, HITS, MINUTE, entry, key, run};
 
 const ITEMS: u64 = 60;
+
+/// Longer than it takes to notice who was promoted, and shorter than the map of slots is looked at by itself.
+const NOTICED: Duration = Duration::from_secs(6);
 
 /// One connection to each master.
 async fn writers(cluster: &ValkeyCluster) -> Vec<MultiplexedConnection> {
     let mut writers = Vec::new();
     for at in 0..cluster.masters() {
-        let client = redis::Client::open(format!("redis://{}/", cluster.address_of(at))).unwrap();
-        writers.push(client.get_multiplexed_async_connection().await.unwrap());
+        writers.push(writer(cluster, at).await);
     }
     writers
+}
+
+async fn writer(cluster: &ValkeyCluster, at: usize) -> MultiplexedConnection {
+    let client = redis::Client::open(format!("redis://{}/", cluster.address_of(at))).unwrap();
+    client.get_multiplexed_async_connection().await.unwrap()
 }
 
 async fn put(writer: &mut MultiplexedConnection, item: u64, value: u64) {
@@ -71,4 +80,40 @@ async fn every_master_tells_of_its_changes_and_a_moved_slot_is_read_anew() {
     until("the flush", async || counters.sum(FLUSHES, "disconnected") > flushes).await;
     let after = space.get_or_load(other, || async { Ok::<_, std::io::Error>(Some(11)) }).await.unwrap();
     assert_eq!(after, Some(11));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_master_that_is_cut_off_and_still_answers_keeps_no_copy_alive_once_another_is_promoted() {
+    let arguments = ["--cluster-node-timeout", "60000", "--cluster-require-full-coverage", "no"];
+    let cluster = ValkeyCluster::start_with(3, 1, &arguments).unwrap();
+    let builder = Cache::builder().cluster(true).command_timeout(LONG).shard("a", cluster.address());
+    let settings = SpaceSettings::new("item", "item:{pk}").local(LocalTier::Tracked(MINUTE));
+    let counters = Counters::default();
+    let cache = counters.build(builder.space(settings)).await;
+    let space = cache.space::<u64>("item").unwrap();
+    let read = async |item: u64| {
+        space.get_or_load(item, || async { Ok::<_, std::io::Error>(None) }).await.unwrap().expect("a cached value")
+    };
+    let mut writers = writers(&cluster).await;
+    let item = (0..ITEMS).find(|item| cluster.first_owner(cluster.slot(&key(*item)).unwrap()) == 0).unwrap();
+    put(&mut writers[0], item, 1).await;
+    let hits = counters.sum(HITS, "");
+    until("a copy", async || read(item).await == 1 && counters.sum(HITS, "") > hits).await;
+
+    // The first master takes no word from the others any more, and answers as before.
+    for other in 1..4 {
+        cluster.ask(0, &["CLUSTER", "FORGET", &cluster.id(other).unwrap()]).unwrap();
+    }
+    cluster.ask(3, &["CLUSTER", "FAILOVER", "TAKEOVER"]).unwrap();
+    cluster.wait(3, &["ROLE"], "master").unwrap();
+    put(&mut writer(&cluster, 3).await, item, 2).await;
+    let changed = Instant::now();
+    assert_eq!(cluster.ask(0, &["PING"]).unwrap(), "PONG");
+    cluster.ask(0, &["GET", &key(item)]).expect("it thinks that it is in charge");
+    until("the promoted one's value", async || read(item).await == 2).await;
+    assert!(changed.elapsed() < NOTICED, "{:?}", changed.elapsed());
+    let hits = counters.sum(HITS, "");
+    until("a copy of it", async || read(item).await == 2 && counters.sum(HITS, "") > hits).await;
+    put(&mut writer(&cluster, 3).await, item, 3).await;
+    until("its change", async || read(item).await == 3).await;
 }

@@ -11,7 +11,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use super::Kept;
-use super::slots::{Address, Range, SLOTS, read};
+use super::slots::{Address, Range, SLOTS, read, told_most};
 use crate::config;
 use crate::ring::ShardName;
 use crate::valkey::connect::Endpoint;
@@ -93,6 +93,17 @@ impl Map {
             missing: usize::from(SLOTS),
             names: HashMap::new(),
         }
+    }
+
+    /// Whether ranges say the same.
+    fn is(&self, ranges: &[Range]) -> bool {
+        let mut served = 0;
+        ranges.iter().all(|range| {
+            let owners = self.owners.get(usize::from(range.first)..=usize::from(range.last)).unwrap_or_default();
+            served += owners.len();
+            let master = self.nodes.iter().position(|node| node.address == range.master);
+            master.is_some_and(|master| owners.iter().all(|owner| usize::from(*owner) == master))
+        }) && served + self.missing == usize::from(SLOTS)
     }
 
     /// The place in `nodes` of a slot's master.
@@ -241,29 +252,47 @@ impl Shared {
         Ok(!same)
     }
 
-    /// Asks the masters one after another, and the configured endpoint where none of them answers.
+    /// Asks who a slot has moved to, or else all masters, and the configured endpoint where nobody answers.
     async fn ranges(&self) -> Result<Vec<Range>, Failure> {
-        let ask = redis::cmd("CLUSTER").arg("SLOTS").to_owned();
         let hint = self.hint.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let hinted = self.views(hint.map(|hint| self.node(&hint)).as_slice()).await.pop();
+        if let Some(ranges) = hinted {
+            return Ok(ranges);
+        }
         let mut nodes: Vec<Arc<Node>> = self.map().nodes.clone();
         fastrand::shuffle(&mut nodes);
-        for node in hint.map(|hint| self.node(&hint)).into_iter().chain(nodes) {
-            if !node.links.is_up() {
-                continue;
-            }
-            match node
-                .links
-                .send(&ask)
-                .await
-                .ok()
-                .and_then(|answer| read(answer, &node.address.host, self.seed.is_encrypted()))
-            {
-                // A server that was taken out of the cluster knows of no slots.
-                Some(ranges) if !ranges.is_empty() => return Ok(ranges),
-                _ => {}
-            }
+        match told_most(self.views(&nodes).await) {
+            Some(ranges) => Ok(ranges),
+            None => self.ranges_of_seed(&slots_command()).await,
         }
-        self.ranges_of_seed(&ask).await
+    }
+
+    /// What those say that are connected and answer, in their order.
+    async fn views(&self, nodes: &[Arc<Node>]) -> Vec<Vec<Range>> {
+        let ask = slots_command();
+        let view = async |node: &Arc<Node>| {
+            let answer = node.links.send(&ask).await.ok()?;
+            let ranges = read(answer, &node.address.host, self.seed.is_encrypted())?;
+            // A server that was taken out of the cluster knows of no slots.
+            (!ranges.is_empty()).then_some(ranges)
+        };
+        let views = join_all(nodes.iter().filter(|node| node.links.is_up()).map(view)).await;
+        views.into_iter().flatten().collect()
+    }
+
+    /// Whether more than half of the masters answer, and all of these say that each serves what the map says.
+    ///
+    /// A master that is cut off from the others knows nothing of the one that was promoted in its place, and answers for
+    /// a while as if nothing had happened. Nobody is promoted without the votes of more than half, one of which is among
+    /// these.
+    pub(super) async fn is_agreed(&self) -> bool {
+        let map = self.map.load_full();
+        let views = self.views(&map.nodes).await;
+        let same = views.iter().all(|view| map.is(view));
+        if !same {
+            self.look_again(None);
+        }
+        same && views.len() * 2 > map.nodes.len()
     }
 
     async fn ranges_of_seed(&self, ask: &Cmd) -> Result<Vec<Range>, Failure> {
@@ -296,6 +325,10 @@ impl Shared {
     fn known(&self) -> MutexGuard<'_, HashMap<Address, Known>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn slots_command() -> Cmd {
+    redis::cmd("CLUSTER").arg("SLOTS").to_owned()
 }
 
 /// Keeps the map up to date for as long as the task lives.

@@ -73,6 +73,14 @@ pub(super) fn read(answer: Value, asked: &str, encrypted: bool) -> Option<Vec<Ra
     Some(read)
 }
 
+/// What most masters say about who serves what; of as many, the first. One that is cut off from the others says what
+/// was true before.
+pub(super) fn told_most(mut views: Vec<Vec<Range>>) -> Option<Vec<Range>> {
+    let times = |view: &Vec<Range>| views.iter().filter(|other| *other == view).count();
+    let most = (0..views.len()).rev().max_by_key(|at| times(&views[*at]))?;
+    Some(views.swap_remove(most))
+}
+
 /// Where a master is reached, and what else it is called.
 fn addresses(node: &[Value], asked: &str, encrypted: bool) -> Option<(Address, Option<Address>)> {
     let [host, Value::Int(port), rest @ ..] = node else { return None };
@@ -170,6 +178,18 @@ mod tests {
         for other in ["MOVED", "MOVED 3999", "MOVED 3999 host", "TRYAGAIN later", "ERR MOVED 1 h:1"] {
             assert_eq!(redirect(other), None, "{other}");
         }
+    }
+
+    #[test]
+    fn what_most_masters_say_counts_and_of_as_many_the_first() {
+        let view = |host: &str| {
+            let master = Address { host: host.to_owned(), port: 1 };
+            vec![Range { first: 0, last: SLOTS - 1, master, address: None }]
+        };
+        let most = |hosts: &[&str]| told_most(hosts.iter().map(|host| view(host)).collect());
+        assert_eq!(most(&["old", "new", "new"]), Some(view("new")));
+        assert_eq!(most(&["old", "new", "new", "old"]), Some(view("old")));
+        assert_eq!(most(&[]), None);
     }
 
     #[test]
