@@ -15,7 +15,7 @@ use ringtide_core::ring::{Membership, Placement, Ring, RingHistory, ShardName, S
 #[cfg(feature = "memory")]
 use ringtide_core::valkey::MemoryServer;
 use ringtide_core::valkey::{Credentials, Token};
-use ringtide_core::watch::{self, Source};
+use ringtide_core::watch::{self, Resolver, Source, Watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -296,7 +296,7 @@ impl CacheBuilder {
         });
         cache.inner.attend(cache.inner.local.ticking());
         if let Some(source) = self.watched {
-            cache.inner.attend(topology::watch(cache.inner.clone(), source));
+            cache.inner.attend(topology::watch(cache.inner.clone(), Watch::new(source)));
         }
         Ok((cache, shards))
     }
@@ -312,7 +312,7 @@ impl CacheBuilder {
             ));
             return;
         }
-        match watch::addresses_of(name).await {
+        match Resolver::system().addresses_of(name).await {
             Ok(addresses) => self.ring.shards = watch::shards_of(&addresses),
             Err(error) => found.push(Violation::new(
                 "ring.shards",

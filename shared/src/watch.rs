@@ -1,8 +1,11 @@
 //! Where the ring's membership comes from while a process runs: a file, or a name of the DNS.
 
+use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock::unix_ms;
@@ -26,8 +29,15 @@ pub enum Source {
 #[derive(Debug)]
 pub struct Watch {
     source: Source,
+    resolver: Resolver,
     seen: Seen,
 }
+
+/// Who knows the addresses of a name.
+#[derive(Clone)]
+pub struct Resolver(Arc<dyn Fn(String) -> Addresses + Send + Sync>);
+
+type Addresses = Pin<Box<dyn Future<Output = io::Result<Vec<SocketAddr>>> + Send>>;
 
 /// A membership cannot be read from where it comes from.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -55,10 +65,16 @@ pub enum RingChangeError {
 }
 
 impl Watch {
-    /// Has not looked yet.
+    /// Has not looked yet; names are resolved by the system.
     #[must_use]
     pub fn new(source: Source) -> Self {
-        Self { source, seen: Seen::default() }
+        Self::by(source, Resolver::system())
+    }
+
+    /// Has not looked yet; names are resolved by another resolver.
+    #[must_use]
+    pub fn by(source: Source, resolver: Resolver) -> Self {
+        Self { source, resolver, seen: Seen::default() }
     }
 
     /// Looks once; a membership only where the source has changed since the last look and offers one other than `current`
@@ -69,7 +85,7 @@ impl Watch {
     pub async fn look(&mut self, current: &Membership) -> Result<Option<Membership>, Unread> {
         let offered = match &self.source {
             Source::File(path) => self.seen.file(tokio::fs::read_to_string(path).await),
-            Source::Dns(name) => self.seen.dns(addresses_of(name).await, current),
+            Source::Dns(name) => self.seen.dns(self.resolver.addresses_of(name).await, current),
         };
         offered.map_err(|error| {
             if !self.seen.failing {
@@ -139,19 +155,41 @@ pub fn shards_of(addresses: &[SocketAddr]) -> Vec<ShardSpec> {
     addresses.iter().map(shard).collect()
 }
 
-/// Resolves `name:port` to all of its addresses, sorted.
-///
-/// # Errors
-/// The name cannot be resolved, within five seconds, or has no address.
-pub async fn addresses_of(name: &str) -> io::Result<Vec<SocketAddr>> {
-    let answer = tokio::time::timeout(DNS_PATIENCE, tokio::net::lookup_host(name)).await;
-    let mut addresses: Vec<_> = answer.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??.collect();
-    if addresses.is_empty() {
-        return Err(io::Error::new(io::ErrorKind::NotFound, "the name resolves to no address"));
+impl Resolver {
+    /// The system's.
+    #[must_use]
+    pub fn system() -> Self {
+        Self::new(|name| async move { Ok(tokio::net::lookup_host(name).await?.collect()) })
     }
-    addresses.sort_unstable();
-    addresses.dedup();
-    Ok(addresses)
+
+    /// One that is asked for `name:port`, and answers with the addresses in any order.
+    pub fn new<A>(ask: impl Fn(String) -> A + Send + Sync + 'static) -> Self
+    where
+        A: Future<Output = io::Result<Vec<SocketAddr>>> + Send + 'static,
+    {
+        Self(Arc::new(move |name| Box::pin(ask(name))))
+    }
+
+    /// Resolves `name:port` to all of its addresses, sorted.
+    ///
+    /// # Errors
+    /// The name cannot be resolved, within five seconds, or has no address.
+    pub async fn addresses_of(&self, name: &str) -> io::Result<Vec<SocketAddr>> {
+        let answer = tokio::time::timeout(DNS_PATIENCE, (self.0)(name.to_owned())).await;
+        let mut addresses = answer.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+        if addresses.is_empty() {
+            return Err(io::Error::new(io::ErrorKind::NotFound, "the name resolves to no address"));
+        }
+        addresses.sort_unstable();
+        addresses.dedup();
+        Ok(addresses)
+    }
+}
+
+impl fmt::Debug for Resolver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Resolver")
+    }
 }
 
 #[cfg(test)]
