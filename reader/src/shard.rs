@@ -130,7 +130,7 @@ impl ReadShard {
     pub(crate) async fn insist<'k, T>(
         &self,
         keys: impl IntoIterator<Item = &'k CacheKey>,
-        call: Pin<&mut impl Future<Output = Result<T, ShardError>>>,
+        call: impl Future<Output = Result<T, ShardError>>,
     ) -> Result<T, ShardError> {
         let circuit = self.circuits.of_all(keys);
         let answer = call.await;

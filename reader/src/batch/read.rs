@@ -25,6 +25,8 @@ use crate::observe::{self, Tally};
 use crate::space::Space;
 use crate::topology::Topology;
 
+type Answer<T> = Result<Option<T>, Error>;
+
 /// Reads many keys, each answered at its place.
 pub(super) async fn read_many<K, T>(space: &Space<T>, keys: Vec<K>, gathering: &Arc<Gathering<K, T>>) -> Batch<K, T>
 where
@@ -58,7 +60,7 @@ where
     let Space { cache, state, options, .. } = space;
     let inner = &cache.inner;
     let timeout = options.timeout_or(&inner.settings).map(|after| (Instant::now() + after, after));
-    let mut answers: Vec<(K, Option<Result<Option<T>, Error>>)> = Vec::with_capacity(keys.len());
+    let mut answers: Vec<(K, Option<Answer<T>>)> = Vec::with_capacity(keys.len());
     let mut rendered = Vec::with_capacity(keys.len());
     for part in keys {
         let (key, answer) = match space.key(&part) {
