@@ -1,8 +1,5 @@
 //! Parameters, secrets, objects and queues, on a LocalStack-compatible server.
 
-#![cfg(feature = "aws")]
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
 use std::collections::BTreeMap;
 use std::sync::Arc;
 

@@ -1,7 +1,5 @@
 //! The entry's bytes are what `docs/wire-format.md` says: vectors that were made from the document, in another language.
 
-#![allow(clippy::unwrap_used, reason = "a test")]
-
 use bytes::Bytes;
 use ringtide_core::entry::{Codec, Compression, Entry, Header, State};
 use ringtide_core::version::Version;

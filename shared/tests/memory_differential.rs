@@ -1,9 +1,5 @@
 //! The ring shard in memory answers as a real server does and holds the same bytes: random sequences of calls on both,
 //! compared call by call. `RINGTIDE_DOUBLE_SEQUENCES` says how many, `RINGTIDE_DOUBLE_SEED` where they begin.
-#![cfg(feature = "memory")]
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-mod support;
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
@@ -20,7 +16,8 @@ use ringtide_core::valkey::{
     Applied, Fill, FillReply, Inbox, InboxEvent, LeaseReply, LeaseRequest, MemoryServer, Notice, Release, Shard, Token,
 };
 use ringtide_core::version::Version;
-use support::*;
+
+use crate::support::*;
 
 const STEPS: usize = 40;
 const NAMES: [&str; 4] = ["a", "b", "{t}c", "ü"];
@@ -185,10 +182,10 @@ impl Dice {
             },
             4..6 => {
                 let ttl_ms = Some(ttl_ms).filter(|_| !self.one_in(5));
-                Step::Put { name: support::key(key).lock(), value: self.lock(), ttl_ms }
+                Step::Put { name: crate::support::key(key).lock(), value: self.lock(), ttl_ms }
             }
             6 => Step::Evict { name: key.to_owned() },
-            7 => Step::Evict { name: support::key(key).lock() },
+            7 => Step::Evict { name: crate::support::key(key).lock() },
             8..18 => Step::Lease {
                 key,
                 token,

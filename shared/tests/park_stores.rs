@@ -1,9 +1,6 @@
 //! Every place for parked records, written to and read: a directory, a DynamoDB table on the embedded emulator, and a
 //! queue and a bucket on a LocalStack-compatible server.
 
-#![cfg(feature = "dynamodb")]
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
 use std::sync::Arc;
 use std::time::Duration;
 

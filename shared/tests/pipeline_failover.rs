@@ -1,38 +1,23 @@
 //! Ring shards that come back with less than they acknowledged, on real servers: nothing old may stay.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-mod support;
-
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
 use ringtide_core::config::Config;
 use ringtide_core::pipeline::{Pipeline, Services, Ticket};
-use ringtide_core::record::{ChangeRecord, RawRecord, UnreadableRecord, record_from_json};
 use ringtide_servers::{Direction, Flow, Proxy};
-use support::{Server, get, set, value};
 use tokio::time::Instant;
+
+use crate::support::{PRODUCTS, Server, change, get, set, value};
 
 const LONG: Duration = Duration::from_secs(30);
 const ROWS: u64 = 40;
-
-fn record(row: u64) -> Result<ChangeRecord, UnreadableRecord> {
-    let image = format!(r#"{{"pk":{{"N":"{row}"}}}}"#);
-    let text = format!(
-        r#"{{"eventName":"MODIFY","eventSourceARN":"arn:aws:dynamodb:eu-west-1:123456789012:table/products/stream/2026-01-02T03:04:05.678",
-        "dynamodb":{{"Keys":{image},"OldImage":{image},"NewImage":{image},"SequenceNumber":"{}"}}}}"#,
-        1000 + row
-    );
-    record_from_json(RawRecord::parse(text).unwrap().as_raw())
-}
 
 /// A pipeline on one ring shard, which is asked often which server it is.
 async fn pipeline(address: &str, delivery: &str) -> Pipeline {
     let text = format!(
         "valkey = {{ command_timeout = \"2s\" }}\ndelivery = {{ check_interval = \"50ms\", {delivery} }}\n\
-         ring = {{ shards = [{{ name = \"a\", address = \"{address}\" }}] }}\n\
-         [spaces.product]\nkey = \"product:{{pk}}\"\n[[routes]]\ntable = \"products\"\nspace = \"product\"\n"
+         ring = {{ shards = [{{ name = \"a\", address = \"{address}\" }}] }}\n{PRODUCTS}"
     );
     let connected = Pipeline::connect(&Config::parse(&text, []).unwrap(), Services::default()).unwrap();
     connected.shards[0].ready(LONG).await.unwrap();
@@ -42,7 +27,7 @@ async fn pipeline(address: &str, delivery: &str) -> Pipeline {
 }
 
 async fn submit(pipeline: &Pipeline, rows: std::ops::Range<u64>) -> Ticket {
-    pipeline.submit(rows.map(record).collect(), 0).await
+    pipeline.submit(rows.map(change).collect(), 0).await
 }
 
 async fn deliver(pipeline: &Pipeline, rows: std::ops::Range<u64>) {
@@ -188,7 +173,7 @@ async fn a_restart_with_old_data_is_flushed_and_one_without_costs_nothing() {
     server.restart();
     let mut raw = server.raw().await;
     // Nothing is acknowledged by a server that is not known.
-    let delivered = pipeline.deliver(&[record(0)], Instant::now() + LONG).await;
+    let delivered = pipeline.deliver(&[change(0)], Instant::now() + LONG).await;
     assert_eq!(delivered.first_undelivered, None);
     assert_eq!(cached(&mut raw).await, Vec::<u64>::new());
     assert!(get(&mut raw, "somebody:else").await.is_some());

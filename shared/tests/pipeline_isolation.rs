@@ -1,34 +1,20 @@
 //! One ring shard of three that is stopped: the others go on as if nothing were, and nothing is lost.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-mod support;
-
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
 use ringtide_core::config::Config;
 use ringtide_core::pipeline::{Pipeline, Services, Ticket};
-use ringtide_core::record::{ChangeRecord, RawRecord, UnreadableRecord, record_from_json};
 use ringtide_core::ring::Ring;
-use support::Server;
 use tokio::time::Instant;
+
+use crate::support::{PRODUCTS, Server, change, set};
 
 const LONG: Duration = Duration::from_secs(60);
 const PAGE: u64 = 50;
 /// The one that is stopped, and the others.
 const STOPPED: usize = 1;
 const OTHERS: [usize; 2] = [0, 2];
-
-fn record(row: u64) -> Result<ChangeRecord, UnreadableRecord> {
-    let image = format!(r#"{{"pk":{{"N":"{row}"}}}}"#);
-    let text = format!(
-        r#"{{"eventName":"MODIFY","eventSourceARN":"arn:aws:dynamodb:eu-west-1:123456789012:table/products/stream/2026-01-02T03:04:05.678",
-        "dynamodb":{{"Keys":{image},"OldImage":{image},"NewImage":{image},"SequenceNumber":"{}"}}}}"#,
-        1000 + row
-    );
-    record_from_json(RawRecord::parse(text).unwrap().as_raw())
-}
 
 /// How long a ring shard stands still, `RINGTIDE_OUTAGE_SECONDS`.
 fn outage() -> Duration {
@@ -53,8 +39,7 @@ impl Stage {
             .collect();
         let text = format!(
             "valkey = {{ command_timeout = \"300ms\" }}\nworker = {{ log_capacity = {log_capacity} }}\n\
-             ring = {{ shards = [{shards}] }}\n\
-             [spaces.product]\nkey = \"product:{{pk}}\"\n[[routes]]\ntable = \"products\"\nspace = \"product\"\n"
+             ring = {{ shards = [{shards}] }}\n{PRODUCTS}"
         );
         let config = Config::parse(&text, []).unwrap();
         let connected = Pipeline::connect(&config, Services::default()).unwrap();
@@ -75,7 +60,7 @@ impl Stage {
         for row in rows {
             let owner = self.owner(row);
             if Some(owner) != stopped {
-                support::set(&mut self.raws[owner], &format!("product:{row}"), b"x").await;
+                set(&mut self.raws[owner], &format!("product:{row}"), b"x").await;
             }
         }
     }
@@ -105,7 +90,7 @@ impl Stage {
     }
 
     async fn submit(&self, rows: std::ops::Range<u64>) -> Ticket {
-        let submitted = self.pipeline.submit(rows.map(record).collect(), 0);
+        let submitted = self.pipeline.submit(rows.map(change).collect(), 0);
         tokio::time::timeout(LONG, submitted).await.expect("taking in waits for nobody who is down")
     }
 }

@@ -1,9 +1,5 @@
 //! Pages that are delivered twice, late, and by two processes at once, on a real server.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-mod support;
-
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,13 +9,14 @@ use ringtide_core::config::Config;
 use ringtide_core::entry::{Entry, State};
 use ringtide_core::pipeline::{Pipeline, Services};
 use ringtide_core::record::{ChangeRecord, RawRecord, UnreadableRecord, record_from_json};
-use support::{Server, get, set, value, value_at};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
+
+use crate::support::{Server, get, set, value, value_at};
 
 const LONG: Duration = Duration::from_secs(30);
 

@@ -1,8 +1,4 @@
 //! A ring shard that is a whole cluster: what holds for one server holds for three masters.
-#![cfg(feature = "cluster")]
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-mod support;
 
 use std::time::Duration;
 
@@ -12,8 +8,9 @@ use ringtide_core::ring::ShardSpec;
 use ringtide_core::valkey::{Applied, ConnectError, FillReply, Notice, Shard, Token};
 use ringtide_core::version::Version;
 use ringtide_servers::{Certificates, ValkeyCluster};
-use support::cluster::*;
-use support::*;
+
+use crate::support::cluster::*;
+use crate::support::*;
 
 #[tokio::test]
 async fn lookups_over_all_masters_come_in_the_order_of_the_keys() {

@@ -1,8 +1,4 @@
 //! A cluster that changes while it is used: slots move, masters die, stop answering and come back, replicas take over.
-#![cfg(feature = "cluster")]
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-mod support;
 
 use std::time::{Duration, Instant};
 
@@ -11,8 +7,9 @@ use ringtide_core::config;
 use ringtide_core::valkey::{FillReply, InboxEvent, Notice, ShardError, Token};
 use ringtide_core::version::Version;
 use ringtide_servers::ValkeyCluster;
-use support::cluster::*;
-use support::*;
+
+use crate::support::cluster::*;
+use crate::support::*;
 
 #[tokio::test]
 async fn a_slot_that_moves_loses_no_invalidation() {

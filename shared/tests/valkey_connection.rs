@@ -1,7 +1,4 @@
 //! What a shard's handle does when the server goes, comes back, stops answering or refuses.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-mod support;
 
 use std::time::{Duration, Instant};
 
@@ -12,7 +9,8 @@ use ringtide_core::valkey::{
     Applied, ConnectError, InboxEvent, LeaseReply, LeaseRequest, Notice, Shard, ShardError, Token,
 };
 use ringtide_core::version::Version;
-use support::*;
+
+use crate::support::*;
 
 const LONG: Duration = Duration::from_secs(10);
 

@@ -1,7 +1,4 @@
 //! Who asks: a login for every connection, renewed while it lives, and fetched again where it is refused.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-mod support;
 
 use std::sync::Arc;
 use std::sync::Mutex;
@@ -12,7 +9,8 @@ use ringtide_core::config::{self, Iam, Secret};
 use ringtide_core::ring::{ShardName, ShardSpec};
 use ringtide_core::valkey::{ConnectError, Credentials, InboxEvent, Login, NoLogin, Shard};
 use ringtide_servers::Certificates;
-use support::*;
+
+use crate::support::*;
 
 const LONG: Duration = Duration::from_secs(10);
 

@@ -1,7 +1,4 @@
 //! Invalidations and refreshes against a real server.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-mod support;
 
 use std::time::Duration;
 
@@ -10,7 +7,8 @@ use ringtide_core::command::{Command, Image};
 use ringtide_core::entry::State;
 use ringtide_core::valkey::{Applied, Fill, FillReply, LeaseReply, LeaseRequest, Notice, Shard, Token};
 use ringtide_core::version::Version;
-use support::*;
+
+use crate::support::*;
 
 const SECOND: Duration = Duration::from_secs(1);
 

@@ -1,14 +1,12 @@
 //! Leasing, extending, filling and releasing against a real server.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-mod support;
 
 use std::time::Duration;
 
 use ringtide_core::entry::State;
 use ringtide_core::valkey::{Fill, FillReply, LeaseReply, LeaseRequest, Notice, Release, Token};
 use ringtide_core::version::Version;
-use support::*;
+
+use crate::support::*;
 
 #[tokio::test]
 async fn a_fresh_entry_is_a_hit_and_anything_else_a_grant() {

@@ -13,6 +13,7 @@ use ringtide_core::command::{Action, Command, Image};
 use ringtide_core::config::{self, Secret};
 use ringtide_core::entry::{Codec, Entry, Header, State};
 use ringtide_core::key::{CacheKey, KeySpace, Mode, Template};
+use ringtide_core::record::{ChangeRecord, RawRecord, UnreadableRecord, record_from_json};
 use ringtide_core::ring::{ShardName, ShardSpec};
 use ringtide_core::valkey::{Fill, Inbox, InboxEvent, LeaseRequest, Notice, Shard, Token};
 use ringtide_core::version::Version;
@@ -73,6 +74,21 @@ impl Server {
         shard.ready(Duration::from_secs(10)).await.unwrap();
         shard
     }
+}
+
+/// A key space and its route, for [`change`].
+pub const PRODUCTS: &str =
+    "[spaces.product]\nkey = \"product:{pk}\"\n[[routes]]\ntable = \"products\"\nspace = \"product\"\n";
+
+/// The record of a change of a product that is called by a number.
+pub fn change(pk: u64) -> Result<ChangeRecord, UnreadableRecord> {
+    let image = format!(r#"{{"pk":{{"N":"{pk}"}}}}"#);
+    let text = format!(
+        r#"{{"eventName":"MODIFY","eventSourceARN":"arn:aws:dynamodb:eu-west-1:123456789012:table/products/stream/2026-01-02T03:04:05.678",
+        "dynamodb":{{"Keys":{image},"OldImage":{image},"NewImage":{image},"SequenceNumber":"{}"}}}}"#,
+        1000 + pk
+    );
+    record_from_json(RawRecord::parse(text).unwrap().as_raw())
 }
 
 pub fn options() -> config::Valkey {
