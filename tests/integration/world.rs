@@ -3,14 +3,11 @@
 use std::time::{Duration, Instant};
 
 use aws_sdk_dynamodb::Client;
-use aws_sdk_dynamodb::types::{
-    AttributeDefinition, AttributeValue, BillingMode, KeySchemaElement, KeyType, ScalarAttributeType,
-    StreamSpecification, StreamViewType,
-};
+use aws_sdk_dynamodb::types::{AttributeValue, StreamViewType};
 use ringtide::dynamodb::ItemLoader;
 use ringtide::{Cache, Space};
 use ringtide_core::config::{Aws, Config};
-use ringtide_servers::{Emulator, Ministack, ValkeyServer};
+use ringtide_servers::{Emulator, Ministack, ValkeyServer, create_table};
 use ringtide_worker::aws::Clients;
 use ringtide_worker::{RunningWorker, Worker};
 use serde::{Deserialize, Serialize};
@@ -96,19 +93,7 @@ impl World {
     }
 
     pub(crate) async fn create_table(&self, name: &str, view: Option<StreamViewType>) {
-        let key = AttributeDefinition::builder().attribute_name("pk").attribute_type(ScalarAttributeType::S);
-        let stream = view
-            .map(|view| StreamSpecification::builder().stream_enabled(true).stream_view_type(view).build().unwrap());
-        self.tables
-            .create_table()
-            .table_name(name)
-            .billing_mode(BillingMode::PayPerRequest)
-            .attribute_definitions(key.build().unwrap())
-            .key_schema(KeySchemaElement::builder().attribute_name("pk").key_type(KeyType::Hash).build().unwrap())
-            .set_stream_specification(stream)
-            .send()
-            .await
-            .unwrap();
+        create_table(&self.tables, name, "pk", view).await.unwrap();
     }
 
     pub(crate) async fn put(&self, pk: &str, rev: u64, category: &str) {

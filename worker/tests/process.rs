@@ -2,59 +2,20 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::time::{Duration, Instant};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
-use aws_sdk_dynamodb::types::{
-    AttributeDefinition, AttributeValue, BillingMode, KeySchemaElement, KeyType, ScalarAttributeType,
-    StreamSpecification, StreamViewType,
-};
+use aws_sdk_dynamodb::types::{AttributeValue, StreamViewType};
 use aws_sdk_dynamodbstreams::types::ShardIteratorType;
 use ringtide_core::config::Aws;
-use ringtide_servers::{Emulator, ValkeyServer, free_port};
+use ringtide_servers::{Emulator, Program, ValkeyServer, create_table, free_port};
 use ringtide_worker::aws::Clients;
 use ringtide_worker::lease::{Checkpoint, DynamoDbLeases, LeaseStore};
 
 const PATIENCE: Duration = Duration::from_secs(30);
-
-/// A process that ends with the test.
-struct Process(Child);
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        let _already_gone = self.0.kill();
-        let _reaped = self.0.wait();
-    }
-}
-
-impl Process {
-    fn signal(&self, name: &str) {
-        assert!(Command::new("kill").args([name, &self.0.id().to_string()]).status().unwrap().success());
-    }
-
-    fn wait(&mut self) -> ExitStatus {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            if let Some(status) = self.0.try_wait().unwrap() {
-                return status;
-            }
-            assert!(Instant::now() < deadline, "the process does not end");
-            std::thread::sleep(Duration::from_millis(10));
-        }
-    }
-}
-
-/// Sends one inline command and reads the first line of its answer.
-fn valkey(port: u16, command: &str) -> String {
-    let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
-    stream.write_all(format!("{command}\r\n").as_bytes()).unwrap();
-    let mut line = String::new();
-    BufReader::new(stream).read_line(&mut line).unwrap();
-    line.trim().to_owned()
-}
 
 fn page(port: u16, path: &str) -> Option<String> {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
@@ -65,18 +26,17 @@ fn page(port: u16, path: &str) -> Option<String> {
 }
 
 async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
-    while !holds() {
-        assert!(Instant::now() < deadline, "never came true: {what}");
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    assert!(ringtide_servers::eventually(PATIENCE, async || holds()).await, "never came true: {what}");
+}
+
+async fn ended(program: &mut Program) -> Option<i32> {
+    program.ended(PATIENCE).await.unwrap().expect("the process ends").code()
 }
 
 struct World {
     endpoint: String,
     clients: Clients,
-    valkey: u16,
-    _server: ValkeyServer,
+    server: ValkeyServer,
     _dynamodb: Emulator,
     folder: tempfile::TempDir,
     pages: u16,
@@ -89,14 +49,13 @@ impl World {
         let clients = Clients::connect(&Aws { region: None, endpoint_url: Some(endpoint.clone()) }).await;
         let server = ValkeyServer::start().unwrap();
         let (folder, pages) = (tempfile::tempdir().unwrap(), free_port().unwrap());
-        let world =
-            Self { endpoint, clients, valkey: server.port(), _server: server, _dynamodb: dynamodb, folder, pages };
+        let world = Self { endpoint, clients, server, _dynamodb: dynamodb, folder, pages };
         world.configure("products");
         world
     }
 
     fn configure(&self, table: &str) {
-        let (pages, valkey) = (self.pages, self.valkey);
+        let (pages, valkey) = (self.pages, self.server.port());
         let text = format!(
             r#"
             [worker]
@@ -121,48 +80,33 @@ impl World {
     }
 
     async fn create_table(&self, stream: bool) {
-        let create = self
-            .clients
-            .tables
-            .create_table()
-            .table_name("products")
-            .billing_mode(BillingMode::PayPerRequest)
-            .attribute_definitions(
-                AttributeDefinition::builder()
-                    .attribute_name("pk")
-                    .attribute_type(ScalarAttributeType::S)
-                    .build()
-                    .unwrap(),
-            )
-            .key_schema(KeySchemaElement::builder().attribute_name("pk").key_type(KeyType::Hash).build().unwrap());
-        let specification =
-            StreamSpecification::builder().stream_enabled(true).stream_view_type(StreamViewType::KeysOnly).build();
-        let create = if stream { create.stream_specification(specification.unwrap()) } else { create };
-        create.send().await.unwrap();
+        let view = stream.then_some(StreamViewType::KeysOnly);
+        create_table(&self.clients.tables, "products", "pk", view).await.unwrap();
     }
 
     /// Caches a value, as far as an invalidation is concerned, then changes its item.
     async fn cache_and_change(&self, pk: &str) {
-        assert_eq!(valkey(self.valkey, &format!("SET product:{pk} old")), "+OK");
+        assert_eq!(self.server.ask(&["SET", &format!("product:{pk}"), "old"]).unwrap(), "OK");
         let put = self.clients.tables.put_item().table_name("products").item("pk", AttributeValue::S(pk.to_owned()));
         put.item("at", AttributeValue::N(fastrand::u32(..).to_string())).send().await.unwrap();
     }
 
     async fn dropped(&self, pk: &str) {
-        eventually(&format!("product:{pk} is dropped"), || {
-            valkey(self.valkey, &format!("EXISTS product:{pk}")) == ":0"
-        })
-        .await;
+        let key = format!("product:{pk}");
+        eventually(&format!("{key} is dropped"), || self.server.ask(&["EXISTS", &key]).unwrap() == "0").await;
     }
 
-    fn start(&self, more: &[&str]) -> Process {
-        let child = Command::new(env!("CARGO_BIN_EXE_ringtide"))
+    fn start(&self, more: &[&str]) -> Program {
+        Program::of(self.spawn(more))
+    }
+
+    fn spawn(&self, more: &[&str]) -> Child {
+        Command::new(env!("CARGO_BIN_EXE_ringtide"))
             .args(["run", "--config", self.config().to_str().unwrap(), "--endpoint-url", &self.endpoint])
             .args(more)
             .stderr(Stdio::piped())
             .spawn()
-            .unwrap();
-        Process(child)
+            .unwrap()
     }
 
     /// Asks for the worker's health as a container does, and returns the exit code.
@@ -173,12 +117,13 @@ impl World {
     }
 
     /// Runs a worker that cannot start, and returns its exit code and what it said.
-    fn refused(&self) -> (Option<i32>, String) {
-        let mut process = self.start(&["--log-format", "json"]);
-        let status = process.wait();
+    async fn refused(&self) -> (Option<i32>, String) {
+        let mut child = self.spawn(&["--log-format", "json"]);
+        let mut words = child.stderr.take().unwrap();
+        let code = ended(&mut Program::of(child)).await;
         let mut said = String::new();
-        process.0.stderr.take().unwrap().read_to_string(&mut said).unwrap();
-        (status.code(), said)
+        words.read_to_string(&mut said).unwrap();
+        (code, said)
     }
 }
 
@@ -196,7 +141,7 @@ async fn a_killed_worker_resumes_without_loss_and_a_stopped_one_frees_its_leases
     let metrics = page(world.pages, "/metrics").unwrap();
     assert!(metrics.contains("ringtide_stream_records_total{table=\"products\"}"), "{metrics}");
 
-    first.signal("-KILL");
+    first.signal("KILL").unwrap();
     drop(first);
     assert_eq!(world.asked(), Some(1));
     for pk in ["2", "3", "4"] {
@@ -206,8 +151,8 @@ async fn a_killed_worker_resumes_without_loss_and_a_stopped_one_frees_its_leases
     for pk in ["2", "3", "4"] {
         world.dropped(pk).await;
     }
-    second.signal("-TERM");
-    assert_eq!(second.wait().code(), Some(0));
+    second.signal("TERM").unwrap();
+    assert_eq!(ended(&mut second).await, Some(0));
 
     let leases = DynamoDbLeases::new(world.clients.tables.clone(), "ringtide-process-test");
     let leases = leases.list().await.unwrap();
@@ -226,11 +171,11 @@ async fn a_killed_worker_resumes_without_loss_and_a_stopped_one_frees_its_leases
 #[tokio::test(flavor = "multi_thread")]
 async fn a_table_that_is_missing_or_without_stream_is_refused_with_the_remedy() {
     let world = World::new().await;
-    let (code, said) = world.refused();
+    let (code, said) = world.refused().await;
     assert_eq!(code, Some(2), "{said}");
     assert!(said.contains("products") && said.contains("no such table"), "{said}");
     world.create_table(false).await;
-    let (code, said) = world.refused();
+    let (code, said) = world.refused().await;
     assert_eq!(code, Some(2), "{said}");
     assert!(said.contains("update-table --table-name products"), "{said}");
 }
@@ -267,11 +212,11 @@ async fn the_table_of_a_single_streams_application_is_taken_over_where_it_stands
 
     let mut worker = world.start(&[]);
     world.dropped("3").await;
-    assert_eq!(valkey(world.valkey, "EXISTS product:2"), ":1", "it goes on after the checkpoint");
+    assert_eq!(world.server.ask(&["EXISTS", "product:2"]).unwrap(), "1", "it goes on after the checkpoint");
     world.cache_and_change("4").await;
     world.dropped("4").await;
-    worker.signal("-TERM");
-    assert_eq!(worker.wait().code(), Some(0));
+    worker.signal("TERM").unwrap();
+    assert_eq!(ended(&mut worker).await, Some(0));
     let rows = tables.scan().table_name(LEASES).send().await.unwrap().items.unwrap();
     assert_eq!(rows.len(), 2, "{rows:?}");
     let lease = rows.iter().find(|row| row["leaseKey"] == text(&shard)).expect("the row is still there");

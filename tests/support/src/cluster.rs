@@ -1,12 +1,11 @@
 //! A Valkey cluster: several `valkey-server` processes in cluster mode.
 
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpStream;
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
 use super::process::{ServerError, end, free_port, launch, signal};
 use super::valkey::PROGRAM;
+use super::wire;
 
 /// How long servers may take to agree.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -186,14 +185,7 @@ impl ValkeyCluster {
     /// # Errors
     /// [`ServerError::NotReady`] with the error that it answers.
     pub fn ask(&self, at: usize, command: &[&str]) -> Result<String, ServerError> {
-        let mut stream = TcpStream::connect(("127.0.0.1", self.nodes[at].port))?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        let mut request = format!("*{}\r\n", command.len());
-        for part in command {
-            request.push_str(&format!("${}\r\n{part}\r\n", part.len()));
-        }
-        stream.write_all(request.as_bytes())?;
-        read_answer(&mut BufReader::new(stream))
+        wire::ask(self.nodes[at].port, command)
     }
 
     /// Asks a server the same until its answer contains something.
@@ -276,26 +268,4 @@ impl Drop for ValkeyCluster {
 
 fn not_ready(reason: String) -> ServerError {
     ServerError::NotReady { program: PROGRAM, reason }
-}
-
-fn read_answer(reader: &mut BufReader<TcpStream>) -> Result<String, ServerError> {
-    let mut line = String::new();
-    reader.read_line(&mut line)?;
-    let line = line.trim_end();
-    let (kind, rest) = line.split_at_checked(1).ok_or_else(|| not_ready("no answer".to_owned()))?;
-    match kind {
-        "-" => Err(not_ready(rest.to_owned())),
-        "$" => {
-            let Ok(length) = rest.parse::<usize>() else { return Ok(String::new()) };
-            let mut bytes = vec![0; length + 2];
-            reader.read_exact(&mut bytes)?;
-            bytes.truncate(length);
-            Ok(String::from_utf8_lossy(&bytes).into_owned())
-        }
-        "*" => {
-            let parts = (0..rest.parse().unwrap_or(0)).map(|_| read_answer(reader)).collect::<Result<Vec<_>, _>>()?;
-            Ok(parts.join("\n"))
-        }
-        _ => Ok(rest.to_owned()),
-    }
 }

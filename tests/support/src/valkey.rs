@@ -3,6 +3,7 @@
 use std::process::{Child, Command};
 
 use super::process::{ServerError, end, free_port, launch, signal};
+use super::wire;
 
 pub(crate) const PROGRAM: &str = "valkey-server";
 
@@ -51,6 +52,14 @@ impl ValkeyServer {
     #[must_use]
     pub fn address(&self) -> String {
         format!("127.0.0.1:{}", self.port)
+    }
+
+    /// Sends it a command and returns what it answers; parts of an answer stand in lines.
+    ///
+    /// # Errors
+    /// [`ServerError::NotReady`] with the error that it answers.
+    pub fn ask(&self, command: &[impl AsRef<[u8]>]) -> Result<String, ServerError> {
+        wire::ask(self.port, command)
     }
 
     /// Kills the server; its data are gone.

@@ -4,7 +4,7 @@ use aws_sdk_dynamodb::types::{StreamViewType, TimeToLiveSpecification};
 use ringtide_servers::ValkeyServer;
 use serde_json::Value;
 
-use super::world::{Ran, World, valkey};
+use super::world::{Ran, World};
 
 /// Findings of a severity, as `place: finding`.
 fn findings(ran: &Ran, severity: &str) -> Vec<String> {
@@ -79,11 +79,11 @@ async fn everything_that_is_wrong_is_told_at_once_and_what_is_mended_is_not() {
     );
 
     // A replica in place of a primary, and a policy that refuses.
-    valkey(&world.servers[0], &[b"CONFIG", b"SET", b"maxmemory-policy", b"noeviction"]);
+    world.servers[0].ask(&["CONFIG", "SET", "maxmemory-policy", "noeviction"]).unwrap();
     world.run(&["check"]).await.expect(0);
     world.run(&["check", "--strict"]).await.expect(1);
     let port = world.servers[0].port().to_string();
-    assert_eq!(valkey(&world.servers[1], &[b"REPLICAOF", b"127.0.0.1", port.as_bytes()]), "+OK");
+    assert_eq!(world.servers[1].ask(&["REPLICAOF", "127.0.0.1", &port]).unwrap(), "OK");
     let ran = world.run(&["check", "--json"]).await.expect(1);
     assert!(findings(&ran, "error").iter().any(|error| error.contains("ring shard b: the server is a replica")));
 }

@@ -4,7 +4,7 @@ use ringtide_core::entry::{Codec, Entry, Header};
 use ringtide_core::version::Version;
 use ringtide_servers::ValkeyCluster;
 
-use super::world::{World, eventually, valkey};
+use super::world::{World, eventually};
 
 /// An entry with a version, whose value must never be shown.
 fn entry() -> Vec<u8> {
@@ -17,7 +17,7 @@ async fn a_key_is_located_under_every_placement_with_the_header_of_its_entry() {
     let world = World::new(3, "").await;
     let at = world.cache("product:1", &entry()).await;
     world.cache("product:2", b"foreign hush").await;
-    valkey(&world.servers[at], &[b"SET", b"lock:{product:1}", b"RTL", b"PX", b"60000"]);
+    world.servers[at].ask(&["SET", "lock:{product:1}", "RTL", "PX", "60000"]).unwrap();
     let ran = world.run(&["locate", "product:1", "product:2", "product:3", "--entry", "--json"]).await.expect(0);
     assert!(!ran.out.contains("hush"), "{}", ran.out);
     let located = ran.json();
@@ -138,12 +138,12 @@ async fn a_flush_removes_one_key_space_and_nothing_else() {
     for pk in 0..30 {
         let key = format!("product:{pk}");
         for server in &world.servers {
-            valkey(server, &[b"SET", key.as_bytes(), b"old"]);
+            server.ask(&["SET", &key, "old"]).unwrap();
         }
     }
     for server in &world.servers {
         for other in ["lock:{product:1}", "category:tea:top", "other:1", "lock:{other:product:1}"] {
-            valkey(server, &[b"SET", other.as_bytes(), b"x"]);
+            server.ask(&["SET", other, "x"]).unwrap();
         }
     }
     let sum = |report: &serde_json::Value, field: &str| -> u64 {
@@ -174,12 +174,11 @@ async fn a_flush_removes_one_key_space_and_nothing_else() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_flush_at_a_bounded_pace_shows_its_progress() {
     let world = World::new(1, "").await;
-    let mut command = vec![b"MSET".to_vec()];
+    let mut command = vec!["MSET".to_owned()];
     for pk in 0..3000 {
-        command.extend([format!("product:{pk}").into_bytes(), b"x".to_vec()]);
+        command.extend([format!("product:{pk}"), "x".to_owned()]);
     }
-    let command: Vec<&[u8]> = command.iter().map(Vec::as_slice).collect();
-    assert_eq!(valkey(&world.servers[0], &command), "+OK");
+    assert_eq!(world.servers[0].ask(&command).unwrap(), "OK");
     // Two walks over 3,000 names at 2,000 names a second.
     let ran = world.run(&["flush", "--space", "product", "--rate", "2000"]).await.expect(0);
     assert!(ran.err.contains("names removed: "), "{}", ran.err);

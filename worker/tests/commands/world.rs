@@ -1,17 +1,12 @@
 //! What a command finds: a ring, tables, a configuration.
 
-use std::io::{BufRead, BufReader, Write};
-use std::net::TcpStream;
 use std::path::PathBuf;
 use std::process::Stdio;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use aws_sdk_dynamodb::types::{
-    AttributeDefinition, AttributeValue, BillingMode, KeySchemaElement, KeyType, ScalarAttributeType,
-    StreamSpecification, StreamViewType,
-};
+use aws_sdk_dynamodb::types::{AttributeValue, StreamViewType};
 use ringtide_core::config::Aws;
-use ringtide_servers::{Emulator, ValkeyServer};
+use ringtide_servers::{Emulator, ValkeyServer, create_table};
 use ringtide_worker::aws::Clients;
 use serde_json::Value;
 use tokio::process::{Child, Command};
@@ -114,15 +109,7 @@ impl World {
     }
 
     pub(crate) async fn create_table(&self, name: &str, key: &str, view: Option<StreamViewType>) {
-        let create = self.clients.tables.create_table().table_name(name).billing_mode(BillingMode::PayPerRequest);
-        let attribute = AttributeDefinition::builder().attribute_name(key).attribute_type(ScalarAttributeType::S);
-        let create = create.attribute_definitions(attribute.build().unwrap());
-        let create = create
-            .key_schema(KeySchemaElement::builder().attribute_name(key).key_type(KeyType::Hash).build().unwrap())
-            .set_stream_specification(view.map(|view| {
-                StreamSpecification::builder().stream_enabled(true).stream_view_type(view).build().unwrap()
-            }));
-        create.send().await.unwrap();
+        create_table(&self.clients.tables, name, key, view).await.unwrap();
     }
 
     pub(crate) async fn put(&self, pk: &str, category: &str) {
@@ -136,7 +123,8 @@ impl World {
         let located = self.run(&["locate", key, "--json"]).await.expect(0).json();
         let shard = located[0]["ring_shard"].as_str().unwrap().to_owned();
         let at = (0..self.servers.len()).find(|at| name(*at) == shard).unwrap();
-        assert_eq!(valkey(&self.servers[at], &[b"SET", key.as_bytes(), value, b"PX", b"600000"]), "+OK");
+        let set = [b"SET", key.as_bytes(), value, b"PX", b"600000"];
+        assert_eq!(self.servers[at].ask(&set).unwrap(), "OK");
         at
     }
 
@@ -147,7 +135,7 @@ impl World {
 
     /// Whether the ring shard at a place has the key.
     pub(crate) fn cached_on(&self, at: usize, key: &str) -> bool {
-        valkey(&self.servers[at], &[b"EXISTS", key.as_bytes()]) == ":1"
+        self.servers[at].ask(&["EXISTS", key]).unwrap() == "1"
     }
 }
 
@@ -156,26 +144,7 @@ pub(crate) fn name(at: usize) -> String {
     ["a", "b", "c"][at].to_owned()
 }
 
-/// Sends one command, and reads the first line of its answer.
-pub(crate) fn valkey(server: &ValkeyServer, command: &[&[u8]]) -> String {
-    let mut stream = TcpStream::connect(server.address()).unwrap();
-    let mut request = format!("*{}\r\n", command.len()).into_bytes();
-    for part in command {
-        request.extend_from_slice(format!("${}\r\n", part.len()).as_bytes());
-        request.extend_from_slice(part);
-        request.extend_from_slice(b"\r\n");
-    }
-    stream.write_all(&request).unwrap();
-    let mut line = String::new();
-    BufReader::new(stream).read_line(&mut line).unwrap();
-    line.trim().to_owned()
-}
-
 /// Waits until something holds.
-pub(crate) async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
-    while !holds().await {
-        assert!(Instant::now() < deadline, "never came true: {what}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+pub(crate) async fn eventually(what: &str, holds: impl AsyncFnMut() -> bool) {
+    assert!(ringtide_servers::eventually(PATIENCE, holds).await, "never came true: {what}");
 }

@@ -55,7 +55,7 @@ async fn the_leases_of_a_dead_worker_are_paused_by_force() {
     let world = World::new().await;
     let worker = world.start(&["run"]);
     world.delivering().await;
-    worker.signal("-KILL");
+    worker.signal("KILL").unwrap();
     drop(worker);
     let paused = world.run(&["pause", "--json", "--no-wait"]).await;
     assert_eq!((paused.code, &paused.json()["paused"][0]["forced"]), (Some(0), &1.into()), "{paused:?}");
@@ -139,7 +139,7 @@ async fn status_finds_a_dead_owner_and_leases_can_be_released_and_reset() {
     assert_eq!((&shown["owners"][0]["owner"], &shown["owners"][0]["alive"]), (&"one".into(), &true.into()));
     assert_eq!(shown["streams"][0]["shards"][0]["stage"], "held");
 
-    worker.signal("-KILL");
+    worker.signal("KILL").unwrap();
     drop(worker);
     let dead = world.run(&["status", "--json", "--watch", "1"]).await;
     assert_eq!((dead.code, &dead.json()["owners"][0]["alive"]), (Some(1), &false.into()), "{dead:?}");

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::world::{World, eventually};
+use crate::world::{PATIENCE, World, eventually};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn warming_fills_what_a_refresh_would_store_and_leaves_what_is_cached() {
@@ -79,8 +79,9 @@ async fn warming_stops_when_asked_and_goes_on_where_it_was() {
     let arguments = ["warm", "--table", "products", "--segments", "1", "--resume", file.to_str().unwrap()];
     let mut first = world.start(&[&arguments[..], &["--rate", "50"]].concat());
     eventually("a first page is noted", async || file.exists()).await;
-    first.signal("-INT");
-    assert_eq!(first.ended().await, Some(1));
+    first.signal("INT").unwrap();
+    let ended = first.ended(PATIENCE).await.unwrap().expect("it ends");
+    assert_eq!(ended.code(), Some(1));
     assert!(std::fs::read_to_string(&file).unwrap().contains("after"));
 
     let other =

@@ -1,15 +1,10 @@
 //! A table with a stream, ring shards, a configuration, and the binary.
 
-use std::io::{BufRead, BufReader, Write};
-use std::net::TcpStream;
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::{Command, Stdio};
+use std::time::Duration;
 
-use aws_sdk_dynamodb::types::{
-    AttributeDefinition, AttributeValue, BillingMode, KeySchemaElement, KeyType, ScalarAttributeType,
-    StreamSpecification, StreamViewType,
-};
+use aws_sdk_dynamodb::types::{AttributeValue, StreamViewType};
 use bytes::Bytes;
 use ringtide_core::config::{Config, Valkey};
 use ringtide_core::entry::{Codec, Entry, Header};
@@ -17,7 +12,7 @@ use ringtide_core::key::CacheKey;
 use ringtide_core::ring::{Ring, ShardSpec};
 use ringtide_core::valkey::{Fill, LeaseReply, LeaseRequest, Shard, Token};
 use ringtide_core::version::Version;
-use ringtide_servers::{Emulator, ValkeyServer};
+use ringtide_servers::{Emulator, Program, ValkeyServer, create_table};
 use ringtide_worker::aws::Clients;
 use ringtide_worker::lease::{DynamoDbLeases, Lease, LeaseStore};
 
@@ -52,33 +47,6 @@ table = "products"
 space = "category"
 "#;
 
-/// A process that ends with the test.
-pub(crate) struct Process(Child);
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        let _already_gone = self.0.kill();
-        let _reaped = self.0.wait();
-    }
-}
-
-impl Process {
-    pub(crate) fn signal(&self, name: &str) {
-        assert!(Command::new("kill").args([name, &self.0.id().to_string()]).status().unwrap().success());
-    }
-
-    pub(crate) async fn ended(&mut self) -> Option<i32> {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            if let Some(status) = self.0.try_wait().unwrap() {
-                return status.code();
-            }
-            assert!(Instant::now() < deadline, "the process does not end");
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    }
-}
-
 /// What a command answered.
 #[derive(Debug)]
 pub(crate) struct Answer {
@@ -93,12 +61,8 @@ impl Answer {
     }
 }
 
-pub(crate) async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
-    while !holds().await {
-        assert!(Instant::now() < deadline, "never came true: {what}");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+pub(crate) async fn eventually(what: &str, holds: impl AsyncFnMut() -> bool) {
+    assert!(ringtide_servers::eventually(PATIENCE, holds).await, "never came true: {what}");
 }
 
 pub(crate) struct World {
@@ -120,7 +84,7 @@ impl World {
         let folder = tempfile::tempdir().unwrap();
         let world = Self { endpoint, clients, servers, _dynamodb: dynamodb, folder };
         std::fs::write(world.path("ringtide.toml"), world.text()).unwrap();
-        world.create_table("products").await;
+        create_table(&world.clients.tables, "products", "pk", Some(StreamViewType::NewAndOldImages)).await.unwrap();
         world
     }
 
@@ -147,23 +111,6 @@ impl World {
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
-    }
-
-    async fn create_table(&self, name: &str) {
-        let key = AttributeDefinition::builder().attribute_name("pk").attribute_type(ScalarAttributeType::S);
-        let stream =
-            StreamSpecification::builder().stream_enabled(true).stream_view_type(StreamViewType::NewAndOldImages);
-        self.clients
-            .tables
-            .create_table()
-            .table_name(name)
-            .billing_mode(BillingMode::PayPerRequest)
-            .attribute_definitions(key.build().unwrap())
-            .key_schema(KeySchemaElement::builder().attribute_name("pk").key_type(KeyType::Hash).build().unwrap())
-            .stream_specification(stream.build().unwrap())
-            .send()
-            .await
-            .unwrap();
     }
 
     /// Writes an item; its version is its price.
@@ -203,8 +150,8 @@ impl World {
     }
 
     /// Starts a command that goes on.
-    pub(crate) fn start(&self, arguments: &[&str]) -> Process {
-        Process(self.command(arguments).stderr(Stdio::null()).stdout(Stdio::null()).spawn().unwrap())
+    pub(crate) fn start(&self, arguments: &[&str]) -> Program {
+        Program::of(self.command(arguments).stderr(Stdio::null()).stdout(Stdio::null()).spawn().unwrap())
     }
 
     pub(crate) async fn leases(&self) -> Vec<Lease> {
@@ -217,22 +164,13 @@ impl World {
         ring.locate(key.as_bytes()).index()
     }
 
-    /// Sends one inline command to a ring shard and reads the first line of its answer.
-    pub(crate) fn valkey(&self, shard: usize, command: &str) -> String {
-        let mut stream = TcpStream::connect(self.servers[shard].address()).unwrap();
-        stream.write_all(format!("{command}\r\n").as_bytes()).unwrap();
-        let mut line = String::new();
-        BufReader::new(stream).read_line(&mut line).unwrap();
-        line.trim().to_owned()
-    }
-
     /// Caches something where an invalidation finds it.
     pub(crate) fn cache_anything(&self, key: &str) {
-        assert_eq!(self.valkey(self.owner(key), &format!("SET {key} old")), "+OK");
+        assert_eq!(self.servers[self.owner(key)].ask(&["SET", key, "old"]).unwrap(), "OK");
     }
 
     pub(crate) fn is_cached(&self, key: &str) -> bool {
-        self.valkey(self.owner(key), &format!("EXISTS {key}")) == ":1"
+        self.servers[self.owner(key)].ask(&["EXISTS", key]).unwrap() == "1"
     }
 
     pub(crate) async fn dropped(&self, key: &str) {

@@ -2,15 +2,12 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use aws_sdk_dynamodb::types::{
-    AttributeDefinition, AttributeValue, BillingMode, KeySchemaElement, KeyType, ScalarAttributeType,
-    StreamSpecification, StreamViewType,
-};
+use aws_sdk_dynamodb::types::{AttributeValue, StreamViewType};
 use ringtide_core::config::Aws;
-use ringtide_servers::{Emulator, ValkeyServer, free_port};
+use ringtide_servers::{Emulator, Program, ValkeyServer, create_table, free_port};
 use ringtide_worker::aws::Clients;
 use serde_json::Value;
 use tokio::task::JoinHandle;
@@ -32,16 +29,6 @@ pub(crate) struct World {
     _dynamodb: Emulator,
 }
 
-/// A process that ends with the test.
-pub(crate) struct Process(Child);
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        let _already_gone = self.0.kill();
-        let _reaped = self.0.wait();
-    }
-}
-
 impl World {
     pub(crate) async fn new() -> Self {
         let dynamodb = Emulator::start().await.unwrap();
@@ -51,7 +38,7 @@ impl World {
         let servers = (0..3).map(|_| ValkeyServer::start().unwrap()).collect();
         let (pages, folder) = (free_port().unwrap(), tempfile::tempdir().unwrap());
         let world = Self { endpoint, clients, servers, pages, folder, _spoiling: spoiling, _dynamodb: dynamodb };
-        world.create_table().await;
+        create_table(&world.clients.tables, "products", "pk", Some(StreamViewType::NewAndOldImages)).await.unwrap();
         world
     }
 
@@ -59,7 +46,7 @@ impl World {
         format!("http://127.0.0.1:{}/", self.pages)
     }
 
-    pub(crate) fn start(&self) -> Process {
+    pub(crate) fn start(&self) -> Program {
         let folder = self.folder.path();
         let shard = |(name, server): (&str, &ValkeyServer)| {
             format!("[[ring.shards]]\nname = \"{name}\"\naddress = \"{}\"\n", server.address())
@@ -101,7 +88,7 @@ impl World {
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        Process(child)
+        Program::of(child)
     }
 
     /// Kills a ring shard, and writes until commands wait for it and a record is parked.
@@ -151,24 +138,5 @@ impl World {
         let mut answer = String::new();
         stream.read_to_string(&mut answer).ok()?;
         serde_json::from_str(answer.split_once("\r\n\r\n")?.1).ok()
-    }
-
-    async fn create_table(&self) {
-        let key = AttributeDefinition::builder().attribute_name("pk").attribute_type(ScalarAttributeType::S);
-        let stream = StreamSpecification::builder()
-            .stream_enabled(true)
-            .stream_view_type(StreamViewType::NewAndOldImages)
-            .build();
-        self.clients
-            .tables
-            .create_table()
-            .table_name("products")
-            .billing_mode(BillingMode::PayPerRequest)
-            .attribute_definitions(key.build().unwrap())
-            .key_schema(KeySchemaElement::builder().attribute_name("pk").key_type(KeyType::Hash).build().unwrap())
-            .stream_specification(stream.unwrap())
-            .send()
-            .await
-            .unwrap();
     }
 }
