@@ -96,32 +96,39 @@ async fn a_load_that_is_put_off_for_too_long_fails_with_the_limits_name() {
 async fn an_error_is_shared_for_a_short_while_and_then_one_read_tries_again() {
     let server = Server::start().await;
     let (cache, origin) = (builder(&server).build().await.unwrap(), Origin::open());
-    let began = Instant::now();
-    let mut reads = 0;
-    loop {
-        let error = read(&cache, "key".to_owned(), &origin, true).await.unwrap().unwrap_err();
-        assert!(matches!(error, Error::LoadFailed { .. }), "{error}");
-        // The failure is shared for 100 ms from when it came, which was after the beginning.
-        if began.elapsed() >= Duration::from_millis(100) {
-            break;
+    let (mut at, mut reads) = (0, 0);
+    // On a busy machine the failure's time may be over after the first reads: then another key tells.
+    let (key, began, first) = loop {
+        let (key, began, first) = (format!("key:{at}"), Instant::now(), origin.loads() + 1);
+        while reads <= 3 {
+            let error = read(&cache, key.clone(), &origin, true).await.unwrap().unwrap_err();
+            assert!(matches!(error, Error::LoadFailed { .. }), "{error}");
+            // It is shared for 100 ms from when it came, which was after the beginning.
+            if began.elapsed() >= Duration::from_millis(100) {
+                break;
+            }
+            assert_eq!(origin.loads(), first);
+            reads += 1;
         }
-        assert_eq!(origin.loads(), 1);
-        reads += 1;
-    }
-    assert!(reads > 3, "{reads}");
+        if reads > 3 {
+            break (key, began, first);
+        }
+        (at, reads) = (at + 1, 0);
+        assert!(at < 200, "no failure was shared by more than three reads");
+    };
     let before = origin.loads();
     let other = read(&cache, "other".to_owned(), &origin, false).await.unwrap().unwrap();
     assert_eq!(other, Some(before + 1), "another key's load was put off");
     // 100 ms, then 200 ms, then 400 ms.
     while began.elapsed() < Duration::from_millis(650) {
-        let herd: Vec<_> = (0..20).map(|_| read(&cache, "key".to_owned(), &origin, true)).collect();
+        let herd: Vec<_> = (0..20).map(|_| read(&cache, key.clone(), &origin, true)).collect();
         for reader in herd {
             assert!(reader.await.unwrap().is_err());
         }
     }
-    assert!((3..=4).contains(&(origin.loads() - 1)), "{} loads", origin.loads() - 1);
-    until("the next load", async || read(&cache, "key".to_owned(), &origin, false).await.unwrap().is_ok()).await;
-    until("the fill", async || server.exists("key").await).await;
+    assert!((3..=4).contains(&(origin.loads() - first)), "{} loads", origin.loads() - first);
+    until("the next load", async || read(&cache, key.clone(), &origin, false).await.unwrap().is_ok()).await;
+    until("the fill", async || server.exists(&key).await).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
