@@ -1,27 +1,28 @@
 //! One stream: its shards, their leases, and a consumer for each that may be read here.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod reading;
+mod takings;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use metrics::counter;
-use ringtide_core::metrics as names;
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::consumer::{Consumer, Exit, Shared};
-use crate::deliver::Deliver;
 use crate::discovery::Lister;
 use crate::health::{Health, LeasesSeen, Part};
-use crate::lease::fleet::{Fleet, Holding, NextLook};
+use crate::lease::fleet::{Fleet, NextLook};
 use crate::lease::{Checkpoint, Lease, LeaseError, Trace};
 use crate::lineage::{self, Plan, Strays};
 use crate::stream::{Listing, ShardId, StreamStatus};
 
-/// How often a worker that was asked for a lease looks whether its ring shards can be delivered to again.
-const OUTAGE_CHECK: Duration = Duration::from_millis(250);
+use reading::{Closed, until_asked};
+use takings::{Taken, Takings, Wanted};
+
 /// How often a worker that stops looks whether it was handed over what it had asked for.
 const HAND_OVER_CHECK: Duration = Duration::from_millis(100);
 /// How long a stop waits for a look at the leases that is under way.
@@ -60,14 +61,6 @@ pub(crate) struct Follower {
 struct Running {
     stop: CancellationToken,
     trace: Arc<Trace>,
-}
-
-/// How the reading of a stream shard ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Closed {
-    By(Exit),
-    /// The task that writes its lease broke off.
-    BrokenOff,
 }
 
 /// When leases and listing are looked at again, unless something happens before.
@@ -112,10 +105,8 @@ impl Follower {
                 biased;
                 () = stop.cancelled() => break Followed::Stopped,
                 Some(closed) = self.consumers.join_next(), if !self.consumers.is_empty() => {
-                    match self.closed(closed) {
-                        Some(Closed::By(Exit::Abandoned)) => break Followed::Abandoned,
-                        Some(Closed::By(Exit::Ended | Exit::Stopped | Exit::LeaseLost)) => {}
-                        Some(Closed::BrokenOff) | None => break Followed::BrokenOff,
+                    if let Some(followed) = self.all_closed(closed) {
+                        break followed;
                     }
                 }
                 // It lists for as long as it is polled.
@@ -174,8 +165,23 @@ impl Follower {
         }
     }
 
+    /// Takes note of a consumer's end, and of all others' that have ended by now: one look at the leases serves them all.
+    /// Tells whether the follower ends with one of them.
+    fn all_closed(&mut self, first: Result<(ShardId, Closed), JoinError>) -> Option<Followed> {
+        let mut next = Some(first);
+        while let Some(closed) = next {
+            match self.closed(closed) {
+                Some(Closed::By(Exit::Abandoned)) => return Some(Followed::Abandoned),
+                Some(Closed::By(Exit::Ended | Exit::Stopped | Exit::LeaseLost)) => {}
+                Some(Closed::BrokenOff) | None => return Some(Followed::BrokenOff),
+            }
+            next = self.consumers.try_join_next();
+        }
+        None
+    }
+
     /// Takes note of a consumer's end; `None` for one that broke off.
-    fn closed(&mut self, closed: Result<(ShardId, Closed), tokio::task::JoinError>) -> Option<Closed> {
+    fn closed(&mut self, closed: Result<(ShardId, Closed), JoinError>) -> Option<Closed> {
         match closed {
             Ok((shard, closed)) => {
                 self.running.remove(&shard);
@@ -268,47 +274,15 @@ impl Follower {
         if list {
             shared.discovery.want();
         }
-        let mut others = !held.is_empty();
-        for (shard, parent) in &plan.start {
-            if self.running.contains_key(shard) || held.contains(shard) {
-                continue;
-            }
-            let lease = match leases.get(shard) {
-                Some(lease) => lease.clone(),
-                None => {
-                    let parents = parent.iter().cloned().collect();
-                    let lease = Lease { parents, ..Lease::new(shared.name.lease(shard)) };
-                    if !shared.leases.create(&lease).await? {
-                        others = true;
-                        continue;
-                    }
-                    counter!(names::LEASE_CHANGES, names::OUTCOME => "created").increment(1);
-                    self.fleet.created();
-                    lease
-                }
-            };
-            if !self.fleet.may_take(&lease) {
-                others = true;
-                continue;
-            }
-            match self.fleet.take(&lease).await {
-                Ok((held, holding)) => {
-                    let line = self.health.shard(&shared.table, shard);
-                    let trace = held.trace();
-                    let (consumer, from) = Consumer::new(shared.clone(), held, line);
-                    let consumer = consumer.coming_from(plan.origin(shard));
-                    let (shard, stop) = (shard.clone(), stop.child_token());
-                    self.running.insert(shard.clone(), Running { stop: stop.clone(), trace });
-                    let deliver = Arc::clone(&shared.deliver);
-                    self.consumers.spawn(async move {
-                        let exit = consumer.run(from, stop.clone());
-                        (shard, until_asked(exit, &holding, &*deliver, &stop).await)
-                    });
-                }
-                Err(LeaseError::Lost(_)) => others = true,
-                Err(error) => return Err(error),
-            }
-        }
+        let wanted =
+            plan.start.iter().filter(|(shard, _)| !self.running.contains_key(*shard) && !held.contains(*shard));
+        let wanted = wanted.map(|(shard, parent)| Wanted {
+            shard: shard.clone(),
+            parent: parent.clone(),
+            lease: leases.get(shard).cloned(),
+        });
+        let all_taken = self.take(wanted.collect(), &plan, stop).await?;
+        let others = !held.is_empty() || !all_taken;
         for lease in plan.served.iter().filter_map(|shard| leases.get(shard)) {
             match shared.leases.delete(lease).await {
                 Ok(()) => tracing::debug!(lease = %lease.key, "stream lease has served"),
@@ -317,6 +291,41 @@ impl Follower {
             }
         }
         Ok((plan, others))
+    }
+
+    /// Takes what is wanted and starts to read it; tells whether that was all of it.
+    async fn take(
+        &mut self,
+        wanted: VecDeque<Wanted>,
+        plan: &Plan,
+        stop: &CancellationToken,
+    ) -> Result<bool, LeaseError> {
+        let (mut all, mut failed) = (true, None);
+        let mut takings = Takings::new(self.shared.clone(), Arc::clone(&self.fleet), wanted);
+        while let Some(taken) = takings.next().await {
+            match taken {
+                Ok(Some(taken)) => self.read(taken, plan, stop),
+                Ok(None) => all = false,
+                Err(error) => failed = failed.or(Some(error)),
+            }
+        }
+        failed.map_or(Ok(all), Err)
+    }
+
+    /// Starts to read a stream shard.
+    fn read(&mut self, taken: Taken, plan: &Plan, stop: &CancellationToken) {
+        let Taken { shard, held, holding } = taken;
+        let line = self.health.shard(&self.shared.table, &shard);
+        let trace = held.trace();
+        let (consumer, from) = Consumer::new(self.shared.clone(), held, line);
+        let consumer = consumer.coming_from(plan.origin(&shard));
+        let stop = stop.child_token();
+        self.running.insert(shard.clone(), Running { stop: stop.clone(), trace });
+        let deliver = Arc::clone(&self.shared.deliver);
+        self.consumers.spawn(async move {
+            let exit = consumer.run(from, stop.clone());
+            (shard, until_asked(exit, &holding, &*deliver, &stop).await)
+        });
     }
 
     /// Stops reading what others have taken, sooner than the next renewal would tell.
@@ -374,30 +383,4 @@ impl Follower {
             }
         }
     }
-}
-
-/// Waits for the end of a consumer, and stops it where another worker has asked for its lease.
-///
-/// While a ring shard is down it reads on: a stop would wait for what cannot be delivered, with nobody reading meanwhile.
-async fn until_asked(
-    exit: impl Future<Output = Exit>,
-    holding: &Holding,
-    deliver: &dyn Deliver,
-    stop: &CancellationToken,
-) -> Closed {
-    let mut exit = std::pin::pin!(exit);
-    let give_way = async {
-        holding.asked().await;
-        while !deliver.unhealthy().is_empty() {
-            tokio::time::sleep(OUTAGE_CHECK).await;
-        }
-    };
-    let exit = tokio::select! {
-        exit = &mut exit => exit,
-        () = give_way => {
-            stop.cancel();
-            exit.await
-        }
-    };
-    if holding.is_broken() { Closed::BrokenOff } else { Closed::By(exit) }
 }

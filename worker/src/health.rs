@@ -69,10 +69,7 @@ impl Health {
     pub fn shard(&self, table: &Arc<str>, shard: &ShardId) -> ShardHealth {
         let key = (Arc::clone(table), shard.clone());
         let reading = Reading::new(table, shard);
-        let mut board = self.board();
-        board.open(key.clone(), reading);
-        board.count_open(table);
-        drop(board);
+        self.board().open(key.clone(), reading);
         ShardHealth { health: self.clone(), key }
     }
 
@@ -234,18 +231,12 @@ impl ShardHealth {
 
     /// The stream shard was read to its end.
     pub fn ended(&self) {
-        let mut board = self.health.board();
-        if let Some(reading) = board.shards.get_mut(&self.key) {
-            reading.ended = true;
-        }
-        board.count_open(&self.key.0);
+        self.health.board().end(&self.key);
     }
 }
 
 impl Drop for ShardHealth {
     fn drop(&mut self) {
-        let mut board = self.health.board();
-        board.shards.remove(&self.key);
-        board.count_open(&self.key.0);
+        self.health.board().close(&self.key);
     }
 }

@@ -29,6 +29,8 @@ pub(super) struct Board {
 pub(super) struct TableState {
     pub(super) since: Instant,
     pub(super) discovered: bool,
+    /// Lines of the table's stream shards that have not ended.
+    open: usize,
     /// What is wrong with the table as a whole, and since when.
     pub(super) problems: BTreeMap<Part, (Instant, String)>,
     /// Closed stream shards whose child is not listed although the stream is on, each since when.
@@ -70,8 +72,28 @@ impl Board {
         Self { tables, ..Self::default() }
     }
 
+    /// Opens a line.
     pub(super) fn open(&mut self, key: (Arc<str>, ShardId), reading: Reading) {
-        self.shards.insert(key, reading);
+        let table = Arc::clone(&key.0);
+        let before = self.shards.insert(key, reading);
+        if before.is_none_or(|before| before.ended) {
+            self.count_open(table, |open| open + 1);
+        }
+    }
+
+    /// Notes that a stream shard was read to its end.
+    pub(super) fn end(&mut self, key: &(Arc<str>, ShardId)) {
+        let ends = self.shards.get_mut(key).is_some_and(|reading| !std::mem::replace(&mut reading.ended, true));
+        if ends {
+            self.count_open(Arc::clone(&key.0), |open| open.saturating_sub(1));
+        }
+    }
+
+    /// Wipes a line.
+    pub(super) fn close(&mut self, key: &(Arc<str>, ShardId)) {
+        if self.shards.remove(key).is_some_and(|reading| !reading.ended) {
+            self.count_open(Arc::clone(&key.0), |open| open.saturating_sub(1));
+        }
     }
 
     pub(super) fn read_here(&self, table: &str) -> BTreeSet<ShardId> {
@@ -83,9 +105,12 @@ impl Board {
         self.shards.values().filter(|reading| !reading.ended).count()
     }
 
-    pub(super) fn count_open(&self, table: &Arc<str>) {
-        let open = self.shards.iter().filter(|((of, _), reading)| of == table && !reading.ended).count();
-        gauge!(names::STREAM_SHARDS_OPEN, names::TABLE => table.to_string()).set(open as f64);
+    /// Counts instead of going through all lines: thousands may come or go at once.
+    fn count_open(&mut self, table: Arc<str>, change: impl FnOnce(usize) -> usize) {
+        let name = table.to_string();
+        let state = self.tables.entry(table).or_default();
+        state.open = change(state.open);
+        gauge!(names::STREAM_SHARDS_OPEN, names::TABLE => name).set(state.open as f64);
     }
 }
 
@@ -94,6 +119,7 @@ impl Default for TableState {
         Self {
             since: Instant::now(),
             discovered: false,
+            open: 0,
             problems: BTreeMap::new(),
             childless: BTreeMap::new(),
             fleet: Fleet::default(),

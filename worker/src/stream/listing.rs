@@ -1,6 +1,6 @@
 //! The stream shards of a stream, put together from pages. Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use ringtide_core::record::SequenceNumber;
 
@@ -88,12 +88,9 @@ impl StreamStatus {
 impl Listing {
     /// Takes in what a narrower listing has shown; tells whether there was anything new.
     pub fn merge(&mut self, narrower: Self) -> bool {
+        let mut listed: HashSet<ShardId> = self.shards.iter().map(|shard| shard.id.clone()).collect();
         let before = self.shards.len();
-        for shard in narrower.shards {
-            if !self.shards.iter().any(|listed| listed.id == shard.id) {
-                self.shards.push(shard);
-            }
-        }
+        self.shards.extend(narrower.shards.into_iter().filter(|shard| listed.insert(shard.id.clone())));
         self.shards.len() > before
     }
 }
