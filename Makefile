@@ -65,7 +65,7 @@ fuzz-poller: valkey ministack ## The function against Lambda's stream poller, 3,
 simulate: ## Fleets of workers on a simulated cloud, 1,000,000 seeds. SEEDS=… SEED=…
 	RINGTIDE_SIMULATION_SEEDS=$${SEEDS:-1000000} RINGTIDE_SIMULATION_SEED=$${SEED:-1} $(CARGO) test --release -p ringtide-worker --lib simulated::campaign::no_schedule -- --nocapture
 
-simulate-scale: ## What a stream shard costs, with 100 to 10,000 of them: work per record, memory.
+simulate-scale: ## What a stream shard costs, with 10 to 10,000 of them: work per record, memory, a roll-over of all.
 	$(CARGO) test --release -p ringtide-worker --lib simulated::scale -- --nocapture --ignored
 
 fleet: valkey ministack ## Three worker processes that are killed, stopped and cut off, for 10 minutes. FOR=seconds SEED=…

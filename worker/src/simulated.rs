@@ -8,7 +8,7 @@
 //!
 //! - `cloud`: tables, streams, stream shards, records and iterators, as strict as DynamoDB Streams
 //! - `source`, `leases`, `ring`: the worker's seams, with latency, faults and hanging calls
-//! - `ledger`: the properties
+//! - `ledger`: the properties; `readers`: who reads a stream shard at one time
 //! - `flaw`: planted defects, each of which has to be found
 //! - `campaign`: many seeds; `rollover`: how soon a child is read; `scale`: what a stream shard costs
 //!
@@ -22,6 +22,7 @@ mod leases;
 mod ledger;
 mod line;
 mod plan;
+mod readers;
 mod ring;
 mod rollover;
 mod run;

@@ -1,12 +1,15 @@
 //! Tables and streams as DynamoDB keeps them. Every call is answered, or refused, as the service would.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
 
 use ringtide_core::record::{SequenceNumber, Stream, ViewType, stream_of_arn};
 use tokio::time::Instant;
 
+use super::readers::Readers;
+use crate::lease::StreamName;
 use crate::stream::{
     Position, ShardId, ShardQuery, ShardsPage, StreamError, StreamShard, StreamStatus, TableDescription,
 };
@@ -49,8 +52,12 @@ pub(super) enum FilterRule {
 pub(super) struct Cloud {
     pub(super) rules: Rules,
     pub(super) streams: Vec<StreamState>,
-    iterators: BTreeMap<u64, Cursor>,
-    tokens: u64,
+    /// The iterators that were handed out, oldest first; their number is their name.
+    iterators: VecDeque<Cursor>,
+    /// So many older ones are not known any more.
+    bygone: usize,
+    /// So many of the first ones have expired, whatever their age.
+    expired: usize,
     serial: u64,
     rng: fastrand::Rng,
     /// What no client of the service may do.
@@ -59,6 +66,7 @@ pub(super) struct Cloud {
 
 pub(super) struct StreamState {
     pub(super) stream: Arc<Stream>,
+    pub(super) name: StreamName,
     pub(super) enabled_at: Instant,
     pub(super) on: bool,
     pub(super) shards: BTreeMap<ShardId, Shard>,
@@ -78,6 +86,7 @@ pub(super) struct Shard {
     pub(super) forgotten: bool,
     /// A checkpoint has covered so many records.
     pub(super) verified: usize,
+    pub(super) readers: Readers,
     /// The first read of it by any worker.
     pub(super) first_read: Option<Instant>,
     /// The first read that told its end.
@@ -111,7 +120,8 @@ pub(super) struct Read {
 impl Cloud {
     pub(super) fn new(rules: Rules, seed: u64) -> Self {
         let rng = fastrand::Rng::with_seed(seed);
-        Self { rules, streams: Vec::new(), iterators: BTreeMap::new(), tokens: 0, serial: 0, rng, misuse: None }
+        let (streams, iterators) = (Vec::new(), VecDeque::new());
+        Self { rules, streams, iterators, bygone: 0, expired: 0, serial: 0, rng, misuse: None }
     }
 
     /// Switches a stream on, and the one before off: its open stream shards are closed.
@@ -122,7 +132,8 @@ impl Cloud {
         let arn =
             format!("arn:aws:dynamodb:eu-west-1:123456789012:table/{TABLE}/stream/2026-01-02T03:{number:02}:05.678");
         let stream = Arc::new(stream_of_arn(&arn).unwrap());
-        self.streams.push(StreamState { stream, enabled_at: now + enabling, on: true, shards: BTreeMap::new() });
+        let name = StreamName::of(&stream).unwrap();
+        self.streams.push(StreamState { stream, name, enabled_at: now + enabling, on: true, shards: BTreeMap::new() });
         for _ in 0..roots {
             self.open_shard(None, enabling, enabling);
         }
@@ -160,6 +171,7 @@ impl Cloud {
             hidden_until: None,
             forgotten: false,
             verified: 0,
+            readers: Readers::default(),
             first_read: None,
             read_to_its_end: None,
         };
@@ -221,10 +233,7 @@ impl Cloud {
     }
 
     pub(super) fn expire_iterators(&mut self) {
-        self.iterators.retain(|_, cursor| {
-            cursor.index = usize::MAX;
-            true
-        });
+        self.expired = self.bygone + self.iterators.len();
     }
 
     pub(super) fn describe_table(&self, table: &str) -> Result<TableDescription, StreamError> {
@@ -246,15 +255,16 @@ impl Cloud {
         if filter.is_some() && rules.filter == FilterRule::Refused {
             return Err(StreamError::Invalid("ShardFilter is not supported".to_owned()));
         }
-        let shows = |(id, shard): &(&ShardId, &Shard)| {
+        let shows = |(_, shard): &(&ShardId, &Shard)| {
             let at = if filter.is_some() { shard.filter_shows_at } else { shard.visible_at };
             let hidden = shard.hidden_until.is_some_and(|until| until > now);
-            let after = query.after.as_ref().is_none_or(|after| *id > after);
             let asked = filter.is_none_or(|parent| shard.parent.as_ref() == Some(parent));
-            at <= now && !hidden && !shard.forgotten && after && asked
+            at <= now && !hidden && !shard.forgotten && asked
         };
         let enabling = state.enabled_at > now;
-        let mut shown = state.shards.iter().filter(shows).filter(|_| !enabling);
+        let after = query.after.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
+        let rest = state.shards.range::<ShardId, _>((after, Bound::Unbounded));
+        let mut shown = rest.filter(shows).filter(|_| !enabling);
         let shard = |(id, shard): (&ShardId, &Shard)| StreamShard {
             id: id.clone(),
             parent: shard.parent.clone(),
@@ -303,8 +313,9 @@ impl Cloud {
     /// Reads one page.
     pub(super) fn read(&mut self, stream: &Stream, id: &ShardId, token: &str) -> Result<Read, StreamError> {
         let (now, rules) = (Instant::now(), self.rules);
-        let cursor = token.parse().ok().and_then(|token: u64| self.iterators.get(&token));
-        let Some(cursor) = cursor else {
+        let handed_out: Option<usize> = token.parse().ok();
+        let cursor = handed_out.and_then(|number| self.iterators.get(number.checked_sub(self.bygone)?));
+        let (Some(handed_out), Some(cursor)) = (handed_out, cursor) else {
             self.misuse = Some(format!("{token:?} was never handed out as an iterator"));
             return Err(StreamError::Invalid("invalid ShardIterator".to_owned()));
         };
@@ -313,7 +324,7 @@ impl Cloud {
             self.misuse = Some(format!("an iterator of {} is used for {id}", cursor.shard));
             return Err(StreamError::Invalid("invalid ShardIterator".to_owned()));
         }
-        if index == usize::MAX || now.duration_since(cursor.handed_out) >= rules.iterator_life {
+        if handed_out < self.expired || now.duration_since(cursor.handed_out) >= rules.iterator_life {
             return Err(StreamError::IteratorExpired);
         }
         let Some(shard) = self.streams[number].shards.get_mut(id).filter(|shard| !shard.forgotten) else {
@@ -351,16 +362,14 @@ impl Cloud {
     }
 
     fn hand_out(&mut self, stream: usize, shard: &ShardId, index: usize) -> String {
-        self.tokens += 1;
         let (handed_out, life) = (Instant::now(), self.rules.iterator_life);
-        let cursor = Cursor { stream, shard: shard.clone(), index, handed_out };
-        self.iterators.insert(self.tokens, cursor);
-        if self.tokens.is_multiple_of(64) {
-            // Twice as long as they live, so that an expired one is told from one that never was.
-            let old = |cursor: &Cursor| handed_out.duration_since(cursor.handed_out) < life * 8;
-            self.iterators.retain(|_, cursor| old(cursor));
+        // Much longer than they live, so that an expired one is told from one that never was.
+        while self.iterators.front().is_some_and(|oldest| handed_out.duration_since(oldest.handed_out) >= life * 8) {
+            self.iterators.pop_front();
+            self.bygone += 1;
         }
-        self.tokens.to_string()
+        self.iterators.push_back(Cursor { stream, shard: shard.clone(), index, handed_out });
+        (self.bygone + self.iterators.len() - 1).to_string()
     }
 
     fn shard(&mut self, id: &ShardId) -> Option<&mut Shard> {

@@ -26,10 +26,12 @@ pub(super) enum Flaw {
     OrphanUnnoticed,
     /// A new stream of the table is followed without a flush.
     NewStreamWithoutFlush,
+    /// A lease that was lost goes on being taken for held.
+    LossUnnoticed,
 }
 
 impl Flaw {
-    pub(super) const PLANTED: [Self; 11] = [
+    pub(super) const PLANTED: [Self; 12] = [
         Self::LatestForChild,
         Self::CheckpointBeforeDelivery,
         Self::SkipOnTrim,
@@ -41,5 +43,6 @@ impl Flaw {
         Self::BeginningUnchecked,
         Self::OrphanUnnoticed,
         Self::NewStreamWithoutFlush,
+        Self::LossUnnoticed,
     ];
 }

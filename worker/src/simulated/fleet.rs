@@ -92,8 +92,8 @@ impl Fleet {
         }
         self.started += 1;
         let seed = self.seed.wrapping_mul(1_000_003).wrapping_add(u64::from(self.started));
-        let line = Line::new(Arc::clone(&self.world), self.started, seed, self.flaw);
         let slot = &mut self.slots[slot];
+        let line = Line::new(Arc::clone(&self.world), self.started, seed, self.flaw, slot.lease_timeout);
         let mut config = config();
         config.worker.lease_timeout = slot.lease_timeout;
         let running = Arc::new(Mutex::new(None));

@@ -4,12 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
 
-use ringtide_core::record::SequenceNumber;
+use ringtide_core::record::{SequenceNumber, Stream};
 use tokio::time::Instant;
 
 use super::cloud::{Record, Shard};
+use super::line::Line;
+use super::readers::Reading;
 use super::world::World;
-use crate::lease::{Checkpoint, LeaseKey, StreamName};
+use crate::lease::{Checkpoint, LeaseKey};
 use crate::stream::ShardId;
 
 pub(super) struct Ledger {
@@ -130,7 +132,26 @@ impl World {
         }
     }
 
+    /// A worker reads a stream shard: it holds its lease, or has lost it not long ago.
+    pub(super) fn read_by(&mut self, line: &Line, stream: &Stream, id: &ShardId) {
+        let (worker, now) = (line.worker, Instant::now());
+        let state = self.cloud.streams.iter().find(|state| state.stream.arn == stream.arn);
+        let Some(shard) = state.and_then(|state| state.shards.get(id)) else { return };
+        match shard.readers.read(worker, line.hung_until(), line.lease_time, now) {
+            Reading::ByHolder => {}
+            Reading::ByFormer => self.ledger.note("read by a former holder", || format!("{id} by {worker}")),
+            Reading::ByOther(lost) => {
+                let lost =
+                    lost.map_or("which it does not have".to_owned(), |lost| format!("which it lost {lost:?} ago"));
+                self.ledger.breaks(format!("worker {worker} reads {id} without its lease, {lost}"));
+            }
+        }
+    }
+
     pub(super) fn taken(&mut self, worker: u32, key: &LeaseKey) -> Take {
+        if let Some(shard) = self.shard_of(key) {
+            shard.readers.taken(worker, Instant::now());
+        }
         self.ledger.takes += 1;
         let take = self.ledger.takes;
         let holder = Holder { worker, take, reached: None };
@@ -145,13 +166,25 @@ impl World {
     pub(super) fn released(&mut self, key: &LeaseKey, take: Take) {
         if self.ledger.holders.get(key).is_some_and(|holder| holder.take == take.0) {
             self.ledger.holders.remove(key);
+            if let Some(shard) = self.shard_of(key) {
+                shard.readers.released();
+            }
         }
+    }
+
+    /// Whether another one has taken the lease since.
+    pub(super) fn has_lost(&self, key: &LeaseKey, take: Take) -> bool {
+        self.ledger.holders.get(key).is_some_and(|holder| holder.take != take.0)
+    }
+
+    fn shard_of(&mut self, key: &LeaseKey) -> Option<&mut Shard> {
+        self.cloud.streams.iter_mut().find(|state| state.name == key.stream)?.shards.get_mut(&key.shard)
     }
 
     /// A checkpoint was stored: by the only holder, forwards, and past nothing that is not delivered.
     pub(super) fn checkpointed(&mut self, worker: u32, take: Option<Take>, key: &LeaseKey, to: &Checkpoint) {
         self.ledger.note("checkpoint", || format!("{} to {to} by {worker}", key.shard));
-        let holder = self.ledger.holders.get_mut(&key.clone());
+        let holder = self.ledger.holders.get_mut(key);
         match holder.filter(|holder| Some(Take(holder.take)) == take) {
             Some(holder) => {
                 let reached = match to {
@@ -166,8 +199,7 @@ impl World {
             }
             None => self.ledger.breaks(format!("worker {worker} checkpoints {} without its lease", key.shard)),
         }
-        let streams = &mut self.cloud.streams;
-        let state = streams.iter_mut().find(|state| StreamName::of(&state.stream).as_ref() == Some(&key.stream));
+        let state = self.cloud.streams.iter_mut().find(|state| state.name == key.stream);
         let Some(shard) = state.and_then(|state| state.shards.get_mut(&key.shard)) else { return };
         let passed = match to {
             Checkpoint::TrimHorizon | Checkpoint::Latest => 0,
@@ -201,9 +233,7 @@ impl World {
                         record.serial
                     ));
                 }
-                let named = |lease: &&crate::lease::Lease| {
-                    lease.key.shard == *id && StreamName::of(&state.stream).as_ref() == Some(&lease.key.stream)
-                };
+                let named = |lease: &&crate::lease::Lease| lease.key.shard == *id && lease.key.stream == state.name;
                 let lease = leases.iter().find(named);
                 let problem = match lease {
                     None if shard.forgotten || number < newest => None,

@@ -16,6 +16,8 @@ pub(super) struct Line {
     pub(super) flaw: Flaw,
     /// Names the worker, one number for each time it is started.
     pub(super) worker: u32,
+    /// How long a lease lives by the worker's own clock.
+    pub(super) lease_time: Duration,
 }
 
 struct State {
@@ -26,15 +28,20 @@ struct State {
 }
 
 impl Line {
-    pub(super) fn new(world: Arc<Mutex<World>>, worker: u32, seed: u64, flaw: Flaw) -> Self {
+    pub(super) fn new(world: Arc<Mutex<World>>, worker: u32, seed: u64, flaw: Flaw, lease_time: Duration) -> Self {
         let now = Instant::now();
         let state = State { rng: fastrand::Rng::with_seed(seed), hung_until: now, cut_until: now, abandoned: false };
-        Self { world, state: Arc::new(Mutex::new(state)), flaw, worker }
+        Self { world, state: Arc::new(Mutex::new(state)), flaw, worker, lease_time }
     }
 
     /// Its calls stand still for a time, on their way there or back.
     pub(super) fn hang(&self, time: Duration) {
         self.state.lock().unwrap().hung_until = Instant::now() + time;
+    }
+
+    /// Until when its calls last stood still.
+    pub(super) fn hung_until(&self) -> Instant {
+        self.state.lock().unwrap().hung_until
     }
 
     /// Nothing can be reached for a time.

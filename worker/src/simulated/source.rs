@@ -105,6 +105,7 @@ impl StreamSource for Source {
         let read = |world: &mut World| {
             self.fault(world, Service::Reads).inspect_err(|_| world.ledger.note("read failed", String::new))?;
             let ShardIterator { stream, shard, token } = iterator;
+            world.read_by(&self.0, stream, shard);
             let again = |world: &mut World, position| {
                 let token = world.cloud.iterator(stream, shard, position)?;
                 world.cloud.read(stream, shard, &token)
