@@ -9,7 +9,7 @@ use metrics::counter;
 use ringtide_core::backoff::Backoff;
 use ringtide_core::clock::unix_ms;
 use ringtide_core::metrics as names;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
@@ -30,7 +30,8 @@ pub(crate) struct Cadence {
 #[derive(Debug)]
 pub(crate) struct LeaseKeeper {
     reached: watch::Sender<Checkpoint>,
-    orders: mpsc::Sender<Order>,
+    /// The last thing that it is told.
+    order: Option<oneshot::Sender<Order>>,
     lost: CancellationToken,
     tenure: Tenure,
     task: JoinHandle<()>,
@@ -66,6 +67,7 @@ impl Tenure {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Lost;
 
+#[derive(Debug)]
 enum Order {
     /// The stream shard ended: store it with its children, then give the lease up.
     End(BTreeSet<ShardId>, oneshot::Sender<()>),
@@ -98,13 +100,13 @@ impl LeaseKeeper {
     /// Begins to keep a lease.
     pub(crate) fn start(store: Arc<dyn LeaseStore>, held: HeldLease, cadence: Cadence, table: Arc<str>) -> Self {
         let (reached, watched) = watch::channel(held.taken_at());
-        let (orders, taken) = mpsc::channel(1);
+        let (order, taken) = oneshot::channel();
         let lost = CancellationToken::new();
         let stored = held.taken_at();
         let tenure = Tenure::new(cadence.timeout);
         let keeping = Keeping { store, held, stored, renewed: Instant::now(), tenure: tenure.clone(), cadence, table };
         let task = tokio::spawn(keeping.run(watched, taken, lost.clone()));
-        Self { reached, orders, lost, tenure, task }
+        Self { reached, order: Some(order), lost, tenure, task }
     }
 
     /// Tells how far everything is delivered; it is stored at the next checkpoint.
@@ -134,8 +136,8 @@ impl LeaseKeeper {
         self.order(Order::Release(done), stored).await
     }
 
-    async fn order(&self, order: Order, stored: oneshot::Receiver<()>) -> Result<(), Lost> {
-        self.orders.send(order).await.map_err(|_| Lost)?;
+    async fn order(mut self, order: Order, stored: oneshot::Receiver<()>) -> Result<(), Lost> {
+        self.order.take().ok_or(Lost)?.send(order).map_err(|_| Lost)?;
         stored.await.map_err(|_| Lost)
     }
 }
@@ -150,7 +152,7 @@ impl Keeping {
     async fn run(
         mut self,
         reached: watch::Receiver<Checkpoint>,
-        mut orders: mpsc::Receiver<Order>,
+        mut order: oneshot::Receiver<Order>,
         lost: CancellationToken,
     ) {
         // However the task ends, the consumer stops.
@@ -163,12 +165,12 @@ impl Keeping {
         loop {
             tokio::select! {
                 biased;
-                order = orders.recv() => {
+                order = &mut order => {
                     let reached = *reached.borrow();
                     let (given_up, done) = match order {
-                        Some(Order::End(children, done)) => (self.give_up(Checkpoint::ShardEnd, &children).await, done),
-                        Some(Order::Release(done)) => (self.give_up(reached, &BTreeSet::new()).await, done),
-                        None => return,
+                        Ok(Order::End(children, done)) => (self.give_up(Checkpoint::ShardEnd, &children).await, done),
+                        Ok(Order::Release(done)) => (self.give_up(reached, &BTreeSet::new()).await, done),
+                        Err(_) => return,
                     };
                     if given_up.is_ok() {
                         let _unheard = done.send(());
