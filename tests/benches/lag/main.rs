@@ -42,6 +42,8 @@ const CONTESTANTS: [Contestant; 3] = [
 ];
 
 const WRITES_PER_SECOND: u32 = 300;
+/// Writes before the first sample.
+const WARM_UP: Duration = Duration::from_secs(2);
 /// How long every entry has after the last write.
 const PATIENCE: Duration = Duration::from_secs(10);
 const GOAL_P50: Duration = Duration::from_millis(50);
@@ -64,8 +66,20 @@ async fn contest(time: Duration, emulating: &Handle, working: &Handle) {
     let stage = Arc::new(Stage::set(&CONTESTANTS, &samples, emulating, working).await);
     // Whoever starts has no place to go on from: what it follows begins where it first looks.
     stage.until_all_deliver().await;
+    // Stream shards that were idle are read at an idle pace until somebody notices.
+    write_to_all(&stage, WARM_UP).await;
     samples.forget();
+    let writes = write_to_all(&stage, time).await;
+    let patience = Instant::now() + PATIENCE;
+    while samples.missing() > 0 && Instant::now() < patience {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(samples.missing(), 0, "entries that are not gone {PATIENCE:?} after the last write");
+    report(&samples, writes, time);
+}
 
+/// Writes to all tables; tells how long each write took.
+async fn write_to_all(stage: &Arc<Stage>, time: Duration) -> Vec<Duration> {
     let end = Instant::now() + time;
     let pause = Duration::from_secs(SHARDS as u64) / WRITES_PER_SECOND;
     let writers: Vec<_> = (0..SHARDS).map(|shard| tokio::spawn(write(stage.clone(), shard, pause, end))).collect();
@@ -73,12 +87,7 @@ async fn contest(time: Duration, emulating: &Handle, working: &Handle) {
     for writer in writers {
         writes.extend(writer.await.unwrap());
     }
-    let patience = Instant::now() + PATIENCE;
-    while samples.missing() > 0 && Instant::now() < patience {
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    assert_eq!(samples.missing(), 0, "entries that are not gone {PATIENCE:?} after the last write");
-    report(&samples, writes, time);
+    writes
 }
 
 /// Writes items of one table one after the other, at random distances, so that no pace falls in step with them.

@@ -138,9 +138,9 @@ impl World {
         let state = self.cloud.streams.iter().find(|state| state.stream.arn == stream.arn);
         let Some(shard) = state.and_then(|state| state.shards.get(id)) else { return };
         match shard.readers.read(worker, line.hung_until(), line.lease_time, now) {
-            Reading::ByHolder => {}
-            Reading::ByFormer => self.ledger.note("read by a former holder", || format!("{id} by {worker}")),
-            Reading::ByOther(lost) => {
+            Reading::Holder => {}
+            Reading::Former => self.ledger.note("read by a former holder", || format!("{id} by {worker}")),
+            Reading::Stranger(lost) => {
                 let lost =
                     lost.map_or("which it does not have".to_owned(), |lost| format!("which it lost {lost:?} ago"));
                 self.ledger.breaks(format!("worker {worker} reads {id} without its lease, {lost}"));

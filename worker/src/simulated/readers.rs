@@ -15,13 +15,13 @@ pub(super) struct Readers {
     former: Vec<(u32, Instant)>,
 }
 
-/// What a read shows.
+/// Who made a read.
 pub(super) enum Reading {
-    ByHolder,
-    /// By one that lost the lease not long ago.
-    ByFormer,
-    /// By one that never had the lease, or lost it so long ago; it gave it up where that is not told.
-    ByOther(Option<Duration>),
+    Holder,
+    /// One that lost the lease not long ago.
+    Former,
+    /// One that never had the lease, or lost it so long ago; it gave it up where that is not told.
+    Stranger(Option<Duration>),
 }
 
 impl Readers {
@@ -39,11 +39,11 @@ impl Readers {
     /// Judges a read by a worker, whose calls last stood still until `hung` and whose leases last so long.
     pub(super) fn read(&self, worker: u32, hung: Instant, lease_time: Duration, now: Instant) -> Reading {
         if self.holder == Some(worker) {
-            return Reading::ByHolder;
+            return Reading::Holder;
         }
         match self.former.iter().find(|(former, _)| *former == worker) {
-            Some((_, lost)) if now <= hung.max(*lost) + lease_time + SLACK => Reading::ByFormer,
-            former => Reading::ByOther(former.map(|(_, lost)| now.duration_since(*lost))),
+            Some((_, lost)) if now <= hung.max(*lost) + lease_time + SLACK => Reading::Former,
+            former => Reading::Stranger(former.map(|(_, lost)| now.duration_since(*lost))),
         }
     }
 }
