@@ -16,8 +16,9 @@ use crate::pace::{Pace, ReadOutcome};
 use crate::stream::policy::{self, AfterGap, Decision};
 use crate::stream::{Page, Position, ShardId, ShardIterator, StreamError};
 
-/// How long a stream shard that is not listed is looked for before its records count as lost.
-const LISTING_PATIENCE: Duration = Duration::from_secs(10);
+/// How long a stream shard that is not listed is looked for, where no new listing comes about, before its records count
+/// as lost: longer than most spells of throttled or failing listings, because a flush costs more than late records.
+const LISTING_PATIENCE: Duration = Duration::from_secs(30);
 
 /// What one step came to.
 pub(super) enum Step {

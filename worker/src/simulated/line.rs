@@ -107,6 +107,9 @@ impl Line {
                 return;
             }
             tokio::time::sleep_until(until).await;
+            let mut state = self.state.lock().unwrap();
+            // It may have been healed meanwhile, which this call has slept through.
+            state.hung_until = state.hung_until.max(until);
         }
     }
 }
