@@ -1,7 +1,9 @@
-//! Ratios in one run: batches of invalidations against plain `UNLINK` and against one
-//! script a key. Contestants take turns on one server.
+//! Ratios in one run: batches of invalidations against plain `UNLINK` and against one script a key, and the pipeline
+//! against its script. Contestants take turns on one server.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, missing_docs, reason = "a benchmark")]
+
+mod delivery;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,6 +18,7 @@ use ringtide_tests::raw::raw;
 use ringtide_tests::rounds::{Contestant, Work, report, take_turns};
 
 const ROUNDS: usize = 15;
+
 fn main() {
     // `cargo test --benches` runs benchmarks too; only `cargo bench` says so.
     if !std::env::args().any(|argument| argument == "--bench") {
@@ -25,6 +28,7 @@ fn main() {
     runtime.block_on(async {
         let server = ValkeyServer::start().unwrap();
         invalidations(&server).await;
+        delivery::run(&server).await;
     });
 }
 

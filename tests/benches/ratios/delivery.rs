@@ -1,0 +1,89 @@
+//! The pipeline from records in memory, beside the script that it calls, with calls that were made beforehand.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use ringtide_core::command::Command;
+use ringtide_core::config::Config;
+use ringtide_core::key::CacheKey;
+use ringtide_core::pipeline::{Pipeline, Services};
+use ringtide_servers::ValkeyServer;
+use ringtide_tests::raw::raw;
+use ringtide_tests::records::page;
+use ringtide_tests::rounds::{Contestant, Work, report, take_turns};
+
+use super::ROUNDS;
+
+const PAGES: usize = 20;
+const PAGE: usize = 1000;
+const CALLS_AT_ONCE: usize = 8;
+const THROUGH: &str = "records through the pipeline";
+
+pub(crate) async fn run(server: &ValkeyServer) {
+    let text = format!(
+        "[[ring.shards]]\nname = \"a\"\naddress = \"{}\"\n[spaces.product]\nkey = \"product:{{pk}}\"\n\
+         [[routes]]\ntable = \"products\"\nspace = \"product\"\n",
+        server.address()
+    );
+    let config = Config::parse(&text, []).unwrap();
+    let connected = Pipeline::connect(&config, Services::default()).unwrap();
+    let shard = connected.shards[0].clone();
+    shard.ready(Duration::from_secs(10)).await.unwrap();
+    let pipeline = Arc::new(connected.pipeline);
+    let space = config.spaces["product"].clone();
+    let commands: Arc<Vec<Command>> = Arc::new(
+        (0..PAGES * PAGE)
+            .map(|item| Command::drop_entry(CacheKey::new(format!("product:{item}")).unwrap(), space.clone()))
+            .collect(),
+    );
+    let connection = raw(server).await.unwrap();
+    let pages = Arc::new(Mutex::new(Vec::new()));
+    // Every tenth key is cached, and the records are made, before each turn.
+    let prepare = || -> Option<Work<'_>> {
+        let (connection, pages) = (connection.clone(), pages.clone());
+        Some(Box::new(move || {
+            let (mut connection, pages) = (connection.clone(), pages.clone());
+            Box::pin(async move {
+                let mut fill = redis::pipe();
+                for item in (0..PAGES * PAGE).step_by(10) {
+                    fill.set(format!("product:{item}"), "x".repeat(300)).ignore();
+                }
+                fill.exec_async(&mut connection).await.unwrap();
+                *pages.lock().unwrap() = (0..PAGES).map(|n| page(n * PAGE..(n + 1) * PAGE)).collect();
+            })
+        }))
+    };
+    let script: Work<'_> = Box::new(|| {
+        let (shard, commands) = (shard.clone(), commands.clone());
+        Box::pin(async move {
+            let calls = commands.chunks(200).map(|batch| shard.apply(batch, 0));
+            futures_util::stream::iter(calls)
+                .buffer_unordered(CALLS_AT_ONCE)
+                .for_each(|applied| async {
+                    applied.unwrap();
+                })
+                .await;
+        })
+    });
+    let through: Work<'_> = Box::new(|| {
+        let (pipeline, pages) = (pipeline.clone(), pages.clone());
+        Box::pin(async move {
+            let pages = std::mem::take(&mut *pages.lock().unwrap());
+            let mut tickets = Vec::with_capacity(PAGES);
+            for page in pages {
+                tickets.push(pipeline.submit(page, 0).await);
+            }
+            for ticket in tickets {
+                ticket.await.unwrap();
+            }
+        })
+    });
+    let operations = (PAGES * PAGE) as u64;
+    let mut contestants = [
+        Contestant { name: "the script alone, batches of 200".into(), operations, prepare: prepare(), run: script },
+        Contestant { name: THROUGH.into(), operations, prepare: prepare(), run: through },
+    ];
+    let times = take_turns(ROUNDS, &mut contestants).await;
+    report("20,000 changes delivered to one server, a tenth of the keys cached", &times, Some((THROUGH, 0.7)));
+}
