@@ -5,16 +5,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use aws_sdk_dynamodb::Client;
-use aws_sdk_dynamodb::types::{
-    AttributeDefinition, AttributeValue, BillingMode, KeySchemaElement, KeyType, ScalarAttributeType,
-    StreamSpecification, StreamViewType,
-};
+use aws_sdk_dynamodb::types::{AttributeValue, StreamViewType};
 use futures_util::StreamExt;
 use redis::AsyncConnectionConfig;
 use redis::aio::MultiplexedConnection;
 use ringtide_core::config::Config;
 use ringtide_core::ring::Ring;
-use ringtide_servers::{Emulator, ValkeyServer};
+use ringtide_servers::{Emulator, ValkeyServer, create_table};
 use ringtide_worker::aws::Clients;
 use ringtide_worker::{RunningWorker, Worker};
 use tokio::runtime::Handle;
@@ -52,7 +49,7 @@ impl Stage {
             contestants.iter().map(|contestant| config(contestant, emulator.url(), &servers)).collect();
         let tables = Clients::connect(&configs[0].aws).await.tables;
         for n in 0..SHARDS {
-            create(&tables, &table(n)).await;
+            create_table(&tables, &table(n), "pk", Some(StreamViewType::KeysOnly)).await.unwrap();
         }
         let mut connections = Vec::new();
         for server in &servers {
@@ -149,19 +146,4 @@ async fn listen(server: &ValkeyServer, samples: Arc<Samples>) {
             samples.gone(str::from_utf8(event.get_payload_bytes()).unwrap(), Instant::now());
         }
     });
-}
-
-async fn create(tables: &Client, name: &str) {
-    let key = AttributeDefinition::builder().attribute_name("pk").attribute_type(ScalarAttributeType::S);
-    let stream = StreamSpecification::builder().stream_enabled(true).stream_view_type(StreamViewType::KeysOnly);
-    tables
-        .create_table()
-        .table_name(name)
-        .billing_mode(BillingMode::PayPerRequest)
-        .attribute_definitions(key.build().unwrap())
-        .key_schema(KeySchemaElement::builder().attribute_name("pk").key_type(KeyType::Hash).build().unwrap())
-        .stream_specification(stream.build().unwrap())
-        .send()
-        .await
-        .unwrap();
 }

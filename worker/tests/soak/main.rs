@@ -15,10 +15,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use aws_sdk_dynamodb::types::{
-    AttributeDefinition, BillingMode, KeySchemaElement, KeyType, ScalarAttributeType, StreamSpecification,
-    StreamViewType,
-};
+use aws_sdk_dynamodb::types::StreamViewType;
 use ringtide::Cache;
 use ringtide_core::config::{Aws, Config};
 use ringtide_servers::{Emulator, ValkeyServer};
@@ -186,18 +183,7 @@ async fn settled(world: &World) -> Audit {
 
 async fn create_table(endpoint: &str) {
     let tables = Clients::connect(&Aws { region: None, endpoint_url: Some(endpoint.to_owned()) }).await.tables;
-    let key = AttributeDefinition::builder().attribute_name("pk").attribute_type(ScalarAttributeType::S);
-    let stream = StreamSpecification::builder().stream_enabled(true).stream_view_type(StreamViewType::KeysOnly);
-    tables
-        .create_table()
-        .table_name(TABLE)
-        .billing_mode(BillingMode::PayPerRequest)
-        .attribute_definitions(key.build().unwrap())
-        .key_schema(KeySchemaElement::builder().attribute_name("pk").key_type(KeyType::Hash).build().unwrap())
-        .stream_specification(stream.build().unwrap())
-        .send()
-        .await
-        .unwrap();
+    ringtide_servers::create_table(&tables, TABLE, "pk", Some(StreamViewType::KeysOnly)).await.unwrap();
 }
 
 fn text(servers: &[ValkeyServer]) -> String {
