@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use futures_util::future::join;
 use ringtide_core::command::Command;
 use ringtide_core::key::{CacheKey, Mode};
 use ringtide_core::valkey::{FillReply, LeaseReply, LeaseRequest, ShardError, Token};
@@ -191,10 +190,9 @@ async fn load_and_fill(inner: &Inner, plan: &Plan, flight: &Flight, held: Held<'
         let answer = Outcome::Answer { entry: entry.clone(), loaded: Some(plan.loader.loads) };
         // From here on reads look up for themselves: they may begin after an invalidation that voids this fill.
         latest = latest.max(flight.close());
-        // The fill is sent before this process's readers are woken: those of other processes wait for it.
-        let filling = fill(inner, plan, &mut lease, &load, (entry, life.ttl), proven);
-        let (filled, ()) = join(filling, async { flight.early(began, answer.clone()) }).await;
-        match filled {
+        // The fill costs this process's readers nothing.
+        flight.early(began, answer.clone());
+        match fill(inner, plan, &mut lease, &load, (entry, life.ttl), proven).await {
             Ok(FillReply::Stored) => return flight.settle(answer),
             Ok(FillReply::Below { floor }) if consistency == Consistency::AsUsual => {
                 consistency = Consistency::Strong;
