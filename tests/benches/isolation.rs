@@ -6,12 +6,13 @@
 use std::time::{Duration, Instant};
 
 use redis::aio::MultiplexedConnection;
-use ringtide_core::config::Config;
 use ringtide_core::pipeline::{Pipeline, Services, Ticket};
 use ringtide_core::ring::Ring;
 use ringtide_servers::ValkeyServer;
+use ringtide_tests::products;
 use ringtide_tests::raw::raw;
 use ringtide_tests::records::page;
+use ringtide_tests::spread::Spread;
 
 const PAGE: usize = 50;
 const PAGES_EVERY: Duration = Duration::from_millis(10);
@@ -32,14 +33,7 @@ struct Stage {
 impl Stage {
     async fn set() -> Self {
         let servers: Vec<_> = (0..3).map(|_| ValkeyServer::start().unwrap()).collect();
-        let shards: String = servers
-            .iter()
-            .enumerate()
-            .map(|(n, server)| format!("[[ring.shards]]\nname = \"s{n}\"\naddress = \"{}\"\n", server.address()))
-            .collect();
-        let routes =
-            "[spaces.product]\nkey = \"product:{pk}\"\n[[routes]]\ntable = \"products\"\nspace = \"product\"\n";
-        let config = Config::parse(&format!("{shards}{routes}"), []).unwrap();
+        let config = products::config(&servers);
         let connected = Pipeline::connect(&config, Services::default()).unwrap();
         let mut raws = Vec::new();
         for (server, shard) in servers.iter().zip(&connected.shards) {
@@ -71,7 +65,7 @@ impl Stage {
         began.elapsed()
     }
 
-    /// The lags of pages that come at a steady pace, shortest first.
+    /// The lags of pages that come at a steady pace.
     async fn lags(&mut self, time: Duration) -> Vec<Duration> {
         let mut pages = tokio::time::interval(PAGES_EVERY);
         let (mut lags, end) = (Vec::new(), Instant::now() + time);
@@ -79,13 +73,8 @@ impl Stage {
             pages.tick().await;
             lags.push(self.lag().await);
         }
-        lags.sort_unstable();
         lags
     }
-}
-
-fn part(lags: &[Duration], percent: usize) -> Duration {
-    lags.get(lags.len() * percent / 100).copied().unwrap_or_default()
 }
 
 fn main() {
@@ -111,13 +100,12 @@ async fn contest(outage: Duration) {
         ticket.await.unwrap();
     }
     calm.extend(stage.lags(outage / 2).await);
-    calm.sort_unstable();
+    let [calm, disturbed] = [calm, disturbed].map(Spread::of);
 
     println!("\na page of {PAGE} records on two ring shards of three, while the third stands still for {outage:?}");
-    for (name, lags) in [("nothing is wrong", &calm), ("the third stands still", &disturbed)] {
-        let (p50, p99, most) = (part(lags, 50), part(lags, 99), lags.last().copied().unwrap_or_default());
-        println!("  {name:<24} {:>6} pages   p50 {p50:>8.1?}  p99 {p99:>8.1?}  max {most:>8.1?}", lags.len());
+    for (name, Spread { count, p50, p99, max }) in [("nothing is wrong", calm), ("the third stands still", disturbed)] {
+        println!("  {name:<24} {count:>6} pages   p50 {p50:>8.1?}  p99 {p99:>8.1?}  max {max:>8.1?}");
     }
-    let ratio = part(&disturbed, 99).as_secs_f64() / part(&calm, 99).as_secs_f64();
+    let ratio = disturbed.p99.as_secs_f64() / calm.p99.as_secs_f64();
     println!("  p99 {ratio:.2} times as long, goal {GOAL}: {}", if ratio <= GOAL { "met" } else { "missed" });
 }

@@ -8,12 +8,12 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use ringtide_core::command::Command;
-use ringtide_core::config::Config;
 use ringtide_core::pipeline::{Limits, Pipeline, RingShard, Services, plan};
 use ringtide_core::ring::{Ring, RingHistory, ShardName};
 use ringtide_core::route::Router;
 use ringtide_core::valkey::{Applied, ShardError};
 use ringtide_servers::ValkeyServer;
+use ringtide_tests::products;
 use ringtide_tests::records::page;
 
 const PAGES: usize = 300;
@@ -43,18 +43,6 @@ fn cpu_seconds() -> f64 {
     (fields[11].parse::<f64>().unwrap() + fields[12].parse::<f64>().unwrap()) / 100.0
 }
 
-fn config(servers: &[ValkeyServer]) -> Config {
-    let shards: String = servers
-        .iter()
-        .enumerate()
-        .map(|(n, server)| format!("[[ring.shards]]\nname = \"s{n}\"\naddress = \"{}\"\n", server.address()))
-        .collect();
-    let text = format!(
-        "{shards}\n[spaces.product]\nkey = \"product:{{pk}}\"\n[[routes]]\ntable = \"products\"\nspace = \"product\"\n"
-    );
-    Config::parse(&text, []).unwrap()
-}
-
 fn pages() -> Vec<Vec<Result<ringtide_core::record::ChangeRecord, ringtide_core::record::UnreadableRecord>>> {
     (0..PAGES).map(|n| page(n * RECORDS..(n + 1) * RECORDS)).collect()
 }
@@ -80,7 +68,7 @@ fn main() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let servers: Vec<_> = (0..3).map(|_| ValkeyServer::start().unwrap()).collect();
-        let config = config(&servers);
+        let config = products::config(&servers);
         println!(
             "\npipeline from memory, {} records of 5 attributes, goal 300,000 records a CPU second",
             PAGES * RECORDS

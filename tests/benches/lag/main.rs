@@ -13,7 +13,8 @@ mod stage;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use samples::{Samples, Spread};
+use ringtide_tests::spread::Spread;
+use samples::Samples;
 use stage::{SHARDS, Stage};
 use tokio::runtime::Handle;
 

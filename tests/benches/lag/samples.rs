@@ -4,22 +4,7 @@ use std::collections::HashMap;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-/// Percentiles of durations.
-#[derive(Clone, Copy, Default)]
-pub(crate) struct Spread {
-    pub(crate) count: usize,
-    pub(crate) p50: Duration,
-    pub(crate) p99: Duration,
-    pub(crate) max: Duration,
-}
-
-impl Spread {
-    pub(crate) fn of(mut durations: Vec<Duration>) -> Self {
-        durations.sort_unstable();
-        let at = |part: usize| durations.get(durations.len() * part / 100).copied().unwrap_or_default();
-        Self { count: durations.len(), p50: at(50), p99: at(99), max: durations.last().copied().unwrap_or_default() }
-    }
-}
+use ringtide_tests::spread::Spread;
 
 /// The cached keys whose items are being written, and the lags by key space.
 #[derive(Default)]

@@ -12,6 +12,7 @@ use redis::aio::MultiplexedConnection;
 use ringtide_core::config::Config;
 use ringtide_core::ring::Ring;
 use ringtide_servers::{Emulator, ValkeyServer, create_table};
+use ringtide_tests::products;
 use ringtide_worker::aws::Clients;
 use ringtide_worker::{RunningWorker, Worker};
 use tokio::runtime::Handle;
@@ -119,9 +120,7 @@ fn config(contestant: &Contestant, endpoint: &str, servers: &[ValkeyServer]) -> 
         "[aws]\nendpoint_url = \"{endpoint}\"\n[worker]\napplication = \"lag-{space}\"\nlisten = \"\"\n{settings}\
          [spaces.{space}]\nkey = \"{space}:{{pk}}\"\n"
     );
-    for (n, server) in servers.iter().enumerate() {
-        text += &format!("[[ring.shards]]\nname = \"s{n}\"\naddress = \"{}\"\n", server.address());
-    }
+    text += &products::shards(servers);
     for n in 0..SHARDS {
         text += &format!("[[routes]]\ntable = \"{}\"\nspace = \"{space}\"\n", table(n));
     }

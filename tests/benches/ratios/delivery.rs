@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use ringtide_core::command::Command;
-use ringtide_core::config::Config;
 use ringtide_core::key::CacheKey;
 use ringtide_core::pipeline::{Pipeline, Services};
 use ringtide_servers::ValkeyServer;
+use ringtide_tests::products;
 use ringtide_tests::raw::raw;
 use ringtide_tests::records::page;
 use ringtide_tests::rounds::{Contestant, Work, report, take_turns};
@@ -21,12 +21,7 @@ const CALLS_AT_ONCE: usize = 8;
 const THROUGH: &str = "records through the pipeline";
 
 pub(crate) async fn run(server: &ValkeyServer) {
-    let text = format!(
-        "[[ring.shards]]\nname = \"a\"\naddress = \"{}\"\n[spaces.product]\nkey = \"product:{{pk}}\"\n\
-         [[routes]]\ntable = \"products\"\nspace = \"product\"\n",
-        server.address()
-    );
-    let config = Config::parse(&text, []).unwrap();
+    let config = products::config(std::slice::from_ref(server));
     let connected = Pipeline::connect(&config, Services::default()).unwrap();
     let shard = connected.shards[0].clone();
     shard.ready(Duration::from_secs(10)).await.unwrap();

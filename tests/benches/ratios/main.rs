@@ -9,11 +9,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ringtide_core::command::Command;
-use ringtide_core::config::Config;
 use ringtide_core::key::CacheKey;
 use ringtide_core::ring::Ring;
 use ringtide_core::valkey::Shard;
 use ringtide_servers::ValkeyServer;
+use ringtide_tests::products;
 use ringtide_tests::raw::raw;
 use ringtide_tests::rounds::{Contestant, Work, report, take_turns};
 
@@ -33,14 +33,7 @@ fn main() {
 }
 
 async fn invalidations(server: &ValkeyServer) {
-    let config = Config::parse(
-        &format!(
-            "[[ring.shards]]\nname = \"a\"\naddress = \"{}\"\n[spaces.product]\nkey = \"product:{{pk}}\"\n",
-            server.address()
-        ),
-        [],
-    )
-    .unwrap();
+    let config = products::config(std::slice::from_ref(server));
     let shard = Shard::connect(&Ring::new(config.ring.clone()).unwrap().shards()[0], &config.valkey).unwrap();
     shard.ready(Duration::from_secs(10)).await.unwrap();
     let space = config.spaces["product"].clone();

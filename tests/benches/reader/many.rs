@@ -6,10 +6,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::future::join_all;
 use ringtide::{Cache, SpaceSettings};
-use ringtide_core::config::Config;
 use ringtide_core::entry::HEADER_LEN;
 use ringtide_core::ring::Ring;
 use ringtide_servers::ValkeyServer;
+use ringtide_tests::products;
 use ringtide_tests::raw::raw;
 use ringtide_tests::rounds::{Contestant, report, take_turns};
 use tokio::task::JoinSet;
@@ -21,18 +21,13 @@ const BATCH: usize = 100;
 
 pub(crate) async fn run() {
     let servers: Vec<_> = (0..3).map(|_| ValkeyServer::start().unwrap()).collect();
-    let mut text = String::from("[spaces.product]\nkey = \"product:{pk}\"\n");
-    for (at, server) in servers.iter().enumerate() {
-        text += &format!("[[ring.shards]]\nname = \"shard-{at}\"\naddress = \"{}\"\n", server.address());
-    }
-    let config = Config::parse(&text, []).unwrap();
+    let config = products::config(&servers);
     let ring = Arc::new(Ring::new(config.ring.clone()).unwrap());
-    let by_name: HashMap<String, usize> = (0..3).map(|at| (format!("shard-{at}"), at)).collect();
     let mut connections = Vec::new();
     for server in &servers {
         connections.push(raw(server).await.unwrap());
     }
-    let owner = |key: &str| by_name[ring.owner(key.as_bytes()).name.as_str()];
+    let owner = |key: &str| ring.locate(key.as_bytes()).index();
     for n in 0..KEYS {
         let key = format!("product:{n}");
         let connection = &mut connections[owner(&key)];
