@@ -4,7 +4,8 @@ mod space;
 mod template;
 
 use std::fmt;
-use std::sync::Arc;
+
+use smol_str::SmolStr;
 
 pub use space::{KeySpace, Lifetime, LocalTier, Mode};
 pub use template::{KeyPart, Template, TemplateError, attribute_of_rendered};
@@ -13,8 +14,10 @@ pub use template::{KeyPart, Template, TemplateError, attribute_of_rendered};
 pub const MAX_KEY_LEN: usize = 8 * 1024;
 
 /// The name of an entry: UTF-8, at most [`MAX_KEY_LEN`] bytes, cheap to clone.
+///
+/// A key of up to 23 bytes takes no allocation; clones of a longer one share its text.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct CacheKey(Arc<str>);
+pub struct CacheKey(SmolStr);
 
 /// A key that cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -51,12 +54,13 @@ impl CacheKey {
     ///
     /// # Errors
     /// [`KeyError::Empty`] and [`KeyError::TooLong`].
-    pub fn new(text: impl Into<Arc<str>>) -> Result<Self, KeyError> {
-        let text = text.into();
+    #[inline]
+    pub fn new(text: impl AsRef<str>) -> Result<Self, KeyError> {
+        let text = text.as_ref();
         match text.len() {
             0 => Err(KeyError::Empty),
             len if len > MAX_KEY_LEN => Err(KeyError::TooLong { len }),
-            _ => Ok(Self(text)),
+            _ => Ok(Self(SmolStr::new(text))),
         }
     }
 
@@ -71,12 +75,14 @@ impl CacheKey {
 
     /// The key as text.
     #[must_use]
+    #[inline]
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
     /// The key as bytes.
     #[must_use]
+    #[inline]
     pub fn as_bytes(&self) -> &[u8] {
         self.0.as_bytes()
     }
@@ -103,13 +109,13 @@ pub fn hash_tag(key: &str) -> Option<&str> {
 
 impl fmt::Display for CacheKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(self.as_str())
     }
 }
 
 impl fmt::Debug for CacheKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?}", self.0)
+        write!(f, "{:?}", self.as_str())
     }
 }
 
