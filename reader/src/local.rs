@@ -28,6 +28,7 @@ mod shared;
 mod store;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use ringtide_core::config;
@@ -127,10 +128,9 @@ impl Local {
         let Some(store) = &self.store else { return };
         match (ticket, space.settings.local) {
             (Ticket::Fallback { forgotten }, LocalTier::Fallback(ttl))
-                if !store.seen.note(key, entry, ttl) && !store.is_recent(key, space, entry) =>
+                if !store.seen.note(seen::mark(key, entry), ttl) =>
             {
-                let Some(kept) = Kept::new(store.now(), space, entry, ttl, None) else { return };
-                store.insert_unless_forgotten(key, kept, forgotten);
+                keep_as_fallback(store, forgotten, key, space, entry, ttl);
             }
             (Ticket::Marked(mark), LocalTier::Bounded(ttl) | LocalTier::Tracked(ttl)) => {
                 let Some(kept) = Kept::new(store.now(), space, entry, ttl, mark.tracked()) else { return };
@@ -163,6 +163,21 @@ impl Local {
         keys: &[CacheKey],
         space: &SpaceState,
     ) -> Result<Vec<Option<Bytes>>, ShardError> {
+        if let (Some(store), LocalTier::Fallback(ttl)) = (&self.store, space.settings.local) {
+            let forgotten = store.forgotten();
+            let found = shard.get_many(keys).await?;
+            // What has to be fetched from memory for each entry, and then for each of its slots, is fetched at once.
+            let marks = |(key, entry): (_, &Option<Bytes>)| entry.as_ref().map(|entry| seen::mark(key, entry));
+            let marks: Vec<_> = keys.iter().zip(&found).map(marks).collect();
+            for ((key, entry), mark) in keys.iter().zip(&found).zip(marks) {
+                if let (Some(entry), Some(mark)) = (entry, mark)
+                    && !store.seen.note(mark, ttl)
+                {
+                    keep_as_fallback(store, forgotten, key, space, entry, ttl);
+                }
+            }
+            return Ok(found);
+        }
         let tickets: Vec<Ticket> = keys.iter().map(|key| self.before_read(key, space, shard)).collect();
         let found = shard.get_many(keys).await?;
         for ((key, ticket), entry) in keys.iter().zip(tickets).zip(&found) {
@@ -220,6 +235,16 @@ impl Local {
             store.invalidate(key);
         }
     }
+}
+
+/// Keeps an entry that was read for the failures of its ring shard, unless it is kept and was of late.
+#[cold]
+fn keep_as_fallback(store: &Store, forgotten: u64, key: &CacheKey, space: &SpaceState, entry: &Bytes, ttl: Duration) {
+    if store.is_recent(key, space, entry) {
+        return;
+    }
+    let Some(kept) = Kept::new(store.now(), space, entry, ttl, None) else { return };
+    store.insert_unless_forgotten(key, kept, forgotten);
 }
 
 impl Inner {

@@ -130,7 +130,7 @@ impl Inner {
         self.accept(&entry, space, options)
     }
 
-    /// Judges an entry and reads its value.
+    /// Judges an entry, reads its value, and counts it.
     #[inline]
     pub(crate) fn accept<T: DeserializeOwned>(
         &self,
@@ -138,18 +138,12 @@ impl Inner {
         space: &SpaceState,
         options: &ReadOptions,
     ) -> Result<Found<T>, Miss> {
-        let header = Header::parse(entry).map_err(Miss::NotAnEntry)?;
-        let refresh_before_ms = judge(&header, entry, space, options)?;
-        let value = read_payload(&header, entry)?;
-        match value {
+        let found = read_entry(entry, space, options)?;
+        match found.value {
             Some(_) => space.counters.hits.increment(1),
             None => space.counters.negatives.increment(1),
         }
-        let soft_expiry_ms = header.soft_expiry_ms;
-        // An early refresh asks for what is fresh up to its soft expiry, a revalidation for what is fresh by now.
-        let past = soft_expiry_ms > 0 && refresh_before_ms > soft_expiry_ms;
-        let status = if past { CacheStatus::Stale } else { CacheStatus::Hit };
-        Ok(Found { value, refresh_before_ms, soft_expiry_ms, status })
+        Ok(found)
     }
 
     /// Hands out what was found, and loads it again behind the read where that is due; `loader` is only made then.
@@ -328,6 +322,23 @@ impl Inner {
             Freshness::Gone => Err(Miss::Expired(None)),
         }
     }
+}
+
+/// Judges an entry and reads its value; the caller counts it among the hits.
+#[inline]
+pub(crate) fn read_entry<T: DeserializeOwned>(
+    entry: &Bytes,
+    space: &SpaceState,
+    options: &ReadOptions,
+) -> Result<Found<T>, Miss> {
+    let header = Header::parse(entry).map_err(Miss::NotAnEntry)?;
+    let refresh_before_ms = judge(&header, entry, space, options)?;
+    let value = read_payload(&header, entry)?;
+    let soft_expiry_ms = header.soft_expiry_ms;
+    // An early refresh asks for what is fresh up to its soft expiry, a revalidation for what is fresh by now.
+    let past = soft_expiry_ms > 0 && refresh_before_ms > soft_expiry_ms;
+    let status = if past { CacheStatus::Stale } else { CacheStatus::Hit };
+    Ok(Found { value, refresh_before_ms, soft_expiry_ms, status })
 }
 
 /// Judges an entry: entries whose soft expiry is not after what is returned (unix ms) are to be loaded again; 0 for none.

@@ -70,12 +70,13 @@ impl Partition {
                 again[place] = true;
             }
         }
+        // All in a row, so that what has to be fetched from memory for one of them does not wait for another.
+        let owners: Vec<usize> = keys.iter().map(|key| key.as_ref().map_or(0, &owner)).collect();
         // The look-up of each ring shard that still takes keys.
         let mut open: Vec<Option<usize>> = vec![None; shards];
         let room = (keys.len() / shards.max(1)).saturating_mul(5).div_ceil(4).clamp(4, MOST_KEYS);
-        for (place, (key, again)) in keys.into_iter().zip(again).enumerate() {
+        for (place, ((key, again), shard)) in keys.into_iter().zip(again).zip(owners).enumerate() {
             let Some(key) = key.filter(|_| !again) else { continue };
-            let shard = owner(&key);
             let full = |at: &usize| partition.lookups[*at].keys.len() >= MOST_KEYS;
             let at = match open[shard] {
                 Some(at) if !full(&at) => at,

@@ -20,7 +20,7 @@ use super::partition::{Lookup, Partition};
 use crate::cache::Inner;
 use crate::error::Error;
 use crate::key::IntoKeyParts;
-use crate::lookup::{Found, Miss};
+use crate::lookup::{Found, Miss, read_entry};
 use crate::observe::{self, Tally};
 use crate::space::Space;
 use crate::topology::Topology;
@@ -112,11 +112,18 @@ where
                 biased;
                 Some((lookup, found, expected)) = looking.next(), if !looking.is_empty() => {
                     let mut found = Replies::new(found, options.fresh);
+                    // Counted once a look-up: all tasks share the counters.
+                    let (mut hits, mut negatives) = (0, 0);
                     for (key, first) in lookup.keys.into_iter().zip(lookup.places) {
                         let reply = found.next();
                         for place in std::iter::once(first).chain(twins.of(first)) {
                             let down = |error| inner.local_fallback(&key, state, options, error);
-                            match reply.judge(|entry| inner.accept(entry, state, options), down) {
+                            let accept = |entry: &Bytes| {
+                                let found = read_entry(entry, state, options)?;
+                                *if found.value.is_some() { &mut hits } else { &mut negatives } += 1;
+                                Ok(found)
+                            };
+                            match reply.judge(accept, down) {
                                 Ok(found) => {
                                     tally.count(Some(found.status));
                                     behind += usize::from(found.refresh_before_ms != 0);
@@ -133,6 +140,8 @@ where
                             }
                         }
                     }
+                    state.counters.hits.increment(hits);
+                    state.counters.negatives.increment(negatives);
                     start_some(&mut misses, &mut missing, begin);
                     drop(expected);
                 }
