@@ -1,4 +1,7 @@
 //! What a leased miss costs its caller, in round trips: the servers are behind a proxy that delays every byte.
+//!
+//! A round trip is what a raw client's `GET` takes through the same proxy, and the load what it takes to wait for it: a
+//! delay is never exactly as long as it was asked for.
 
 use std::time::{Duration, Instant};
 
@@ -26,14 +29,28 @@ pub(crate) async fn run() {
     for direction in [Direction::ToServer, Direction::ToClient] {
         proxy.set(direction, Flow::Delayed(ROUND_TRIP / 2));
     }
-    let mut took = Vec::new();
-    for n in 1..=15 {
-        let began = Instant::now();
-        products.get_or_load(n, load).await.unwrap();
-        took.push(began.elapsed());
+    let client = redis::Client::open(format!("redis://{}", proxy.address())).unwrap();
+    let mut raw = client.get_multiplexed_async_connection().await.unwrap();
+    let (mut trips, mut loads, mut misses) = (Vec::new(), Vec::new(), Vec::new());
+    for n in 1..=15_u64 {
+        trips.push(timed(redis::cmd("GET").arg("nothing").query_async::<Option<String>>(&mut raw)).await);
+        loads.push(timed(load()).await);
+        misses.push(timed(products.get_or_load(n, load)).await);
     }
-    took.sort();
-    let trips = took[7].saturating_sub(LOAD).as_secs_f64() / ROUND_TRIP.as_secs_f64();
+    let (trip, load, miss) = (median(trips), median(loads), median(misses));
+    let trips = (miss - load) / trip;
     println!("\na leased miss, round trips before its caller has the value, besides the load");
-    println!("  {trips:.2}   goal 2: {}", if trips < 2.5 { "met" } else { "missed" });
+    println!("  {trips:.2}   goal 2: {}", if trips <= 2.1 { "met" } else { "missed" });
+}
+
+/// How long a call takes, in seconds.
+async fn timed<T, E: std::fmt::Debug>(call: impl Future<Output = Result<T, E>>) -> f64 {
+    let began = Instant::now();
+    call.await.unwrap();
+    began.elapsed().as_secs_f64()
+}
+
+fn median(mut seconds: Vec<f64>) -> f64 {
+    seconds.sort_by(f64::total_cmp);
+    seconds[seconds.len() / 2]
 }
