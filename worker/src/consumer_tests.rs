@@ -281,6 +281,55 @@ async fn an_abandoned_page_stops_the_reading_before_its_checkpoint() {
     assert_eq!(bench.checkpoint("s").await, Checkpoint::TrimHorizon);
 }
 
+/// A stream shard that another worker has found, while this one's listings fail for ten minutes.
+async fn found_by_another(error: StreamError) -> (Bench, tokio::task::JoinHandle<Exit>) {
+    let bench = Bench::new();
+    bench.source.fail_listings(Some(error));
+    bench.source.shard("s", None, &[5, 6]);
+    bench.source.begins("s", 5);
+    let reading = bench.read_from("s", Origin::Continued).await;
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    assert!(bench.recorder.flushed().is_empty(), "nobody has answered that anything is gone");
+    (bench, reading)
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_no_listing_could_show_is_not_taken_for_lost() {
+    for error in [StreamError::Throttled("slow down".to_owned()), StreamError::Unreachable("reset".to_owned())] {
+        let (bench, _reading) = found_by_another(error).await;
+        assert!(bench.recorder.records().is_empty(), "from where it counts is not known");
+        bench.source.fail_listings(None);
+        tokio::time::sleep(Duration::from_secs(30)).await;
+        assert_eq!(bench.recorder.records(), [5, 6]);
+        assert!(bench.recorder.flushed().is_empty());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_trimmed_while_listings_failed_is_still_found_to_be_lost() {
+    let (bench, _reading) = found_by_another(StreamError::Unreachable("reset".to_owned())).await;
+    bench.source.trim("s", 6);
+    bench.source.fail_listings(None);
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    assert_eq!(bench.recorder.flushed(), ["products"]);
+    assert_eq!(bench.recorder.records(), [6]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_listings_leave_out_for_some_seconds_is_lost_only_after_that() {
+    for (hidden, flushes) in [(3, 0), (20, 1)] {
+        let bench = Bench::new();
+        bench.source.shard("s", None, &[5, 6]);
+        bench.source.begins("s", 5);
+        bench.source.hide("s", true);
+        let _reading = bench.read_from("s", Origin::Continued).await;
+        tokio::time::sleep(Duration::from_secs(hidden)).await;
+        bench.source.hide("s", false);
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        assert_eq!((bench.recorder.flushed().len(), bench.recorder.records()), (flushes, vec![5, 6]), "{hidden} s");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_orphan_flushes_once_its_first_page_was_read_and_before_that_is_handed_over() {
     let bench = Bench::new();

@@ -16,6 +16,7 @@ use ringtide_core::metrics as names;
 use ringtide_core::record::{SequenceNumber, Stream};
 use tokio::time::Instant;
 
+use crate::lineage::{self, LOOK_AGAIN, PATIENCE};
 use crate::pace::AdaptingRate;
 use crate::stream::{Gathering, Listing, ShardId, StreamError, StreamSource};
 
@@ -61,6 +62,17 @@ pub(crate) struct Lister {
     filter: Filter,
 }
 
+/// What came of looking for a stream shard that the newest listing does not show.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Sought {
+    /// A listing shows it, and where it begins as far as that is told.
+    Shown(Option<SequenceNumber>),
+    /// Listings were answered for long enough, and none shows it.
+    Gone,
+    /// No listing was answered that could tell.
+    Unanswered,
+}
+
 /// What is known about the filter that asks for a stream shard's children.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Filter {
@@ -99,18 +111,30 @@ impl Discovery {
         self.board.beginning(shard)
     }
 
-    /// Where a stream shard begins; where the newest listing does not show it, another one is waited for.
-    pub(crate) async fn look_up(&self, shard: &ShardId, patience: Duration) -> Option<Option<SequenceNumber>> {
-        let (asked, mut discovery) = (Instant::now(), self.clone());
-        let looking = async {
-            while self.beginning(shard).is_none() && self.board.listed() < Some(asked) {
-                self.want();
-                discovery.changed().await;
+    /// Where a stream shard begins that was missed at `since`: listings are asked for until one shows it, or until those that
+    /// were answered have left it out for too long. Where none is answered this comes back undecided, to be asked again.
+    pub(crate) async fn look_up(&self, shard: &ShardId, since: Instant) -> Sought {
+        let patience = Instant::now() + PATIENCE + LOOK_AGAIN;
+        loop {
+            if let Some(beginning) = self.beginning(shard) {
+                return Sought::Shown(beginning);
             }
-        };
-        // Without a newer listing the newest has to do.
-        let _late = tokio::time::timeout(patience, looking).await;
-        self.beginning(shard)
+            if lineage::is_gone(since, self.board.listed()) {
+                return Sought::Gone;
+            }
+            if Instant::now() >= patience {
+                return Sought::Unanswered;
+            }
+            self.want();
+            let mut discovery = self.clone();
+            let shown = async {
+                while self.beginning(shard).is_none() {
+                    discovery.changed().await;
+                }
+            };
+            // What was found is looked at once more above.
+            let _not_yet = tokio::time::timeout(LOOK_AGAIN, shown).await;
+        }
     }
 
     /// When the newest full listing was begun; now, before the first.

@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::lease::{Checkpoint, Lease};
 use crate::stream::{Listing, ShardId};
 
-pub(crate) use strays::Strays;
+pub(crate) use strays::{LOOK_AGAIN, PATIENCE, Strays, is_gone};
 
 /// What follows from a listing and the leases of one stream.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -33,6 +33,8 @@ struct State {
     opened: Vec<(ShardId, Position)>,
     generation: usize,
     expired_before: usize,
+    /// Every listing fails like this.
+    listings_fail: Option<StreamError>,
 }
 
 #[derive(Default)]
@@ -102,6 +104,11 @@ impl ScriptedStream {
         self.state().faults.push_back(error);
     }
 
+    /// Every listing fails like this, or none from now on.
+    pub(crate) fn fail_listings(&self, error: Option<StreamError>) {
+        self.state().listings_fail = error;
+    }
+
     pub(crate) fn expire_iterators(&self) {
         let mut state = self.state();
         state.expired_before = state.generation;
@@ -142,6 +149,9 @@ impl StreamSource for ScriptedStream {
 
     async fn shards_page(&self, _: &Stream, _: &ShardQuery) -> Result<ShardsPage, StreamError> {
         let state = self.state();
+        if let Some(error) = &state.listings_fail {
+            return Err(error.clone());
+        }
         let shown = state.shards.iter().filter(|(_, shard)| !shard.hidden);
         let shards = shown
             .map(|(id, shard)| StreamShard {

@@ -9,16 +9,13 @@ use tokio::time::Instant;
 
 use super::Shared;
 use crate::deliver::Delivery;
+use crate::discovery::Sought;
 use crate::lease::Checkpoint;
 use crate::lease::keeper::Tenure;
 use crate::lineage::Origin;
 use crate::pace::{Pace, ReadOutcome};
 use crate::stream::policy::{self, AfterGap, Decision};
 use crate::stream::{Page, Position, ShardId, ShardIterator, StreamError};
-
-/// How long a stream shard that is not listed is looked for, where no new listing comes about, before its records count
-/// as lost: longer than most spells of throttled or failing listings, because a flush costs more than late records.
-const LISTING_PATIENCE: Duration = Duration::from_secs(30);
 
 /// What one step came to.
 pub(super) enum Step {
@@ -52,8 +49,8 @@ pub(super) struct Reader {
     beginning: Option<SequenceNumber>,
     /// Whether every record counts from its beginning on: at TRIM_HORIZON those that are trimmed would go unnoticed.
     counts: bool,
-    /// The listing does not show it: where it begins is not known.
-    unlisted: bool,
+    /// Since when no listing has shown it, so that it is not known where it begins.
+    unlisted: Option<Instant>,
     /// Records are lost, and the oldest one that is kept was not read yet.
     ///
     /// The gap is told once it was: what a flush that begins before that does not cover could be trimmed meanwhile.
@@ -79,7 +76,7 @@ impl Reader {
             Origin::Continued => (true, None),
             Origin::Orphan => (false, Some(unread(&shard, "its parent is gone unread")).filter(|_| untouched)),
         };
-        let unlisted = untouched && counts && beginning.is_none();
+        let unlisted = (untouched && counts && beginning.is_none()).then(Instant::now);
         let beginning = beginning.flatten();
         let (next_read, iterator, kept) = (Instant::now(), None, None);
         Self { shared, shard, pace, next_read, iterator, position, beginning, counts, unlisted, lost, kept, tenure }
@@ -92,8 +89,10 @@ impl Reader {
         if let Some(page) = self.kept.take() {
             return self.hand_over(page).await;
         }
-        if self.unlisted {
-            self.look_up().await;
+        if let Some(since) = self.unlisted
+            && let Err(error) = self.look_up(since).await
+        {
+            return self.after(error);
         }
         tokio::time::sleep_until(self.next_read).await;
         let began = Instant::now();
@@ -114,16 +113,27 @@ impl Reader {
         }
     }
 
-    /// Another worker may have found it that listed later than this one.
-    async fn look_up(&mut self) {
-        match self.shared.discovery.look_up(&self.shard, LISTING_PATIENCE).await {
-            Some(beginning) => self.beginning = beginning,
-            None => {
+    /// Finds out where it begins: another worker may have found it that listed later than this one.
+    ///
+    /// # Errors
+    /// No listing is answered. Nothing is known to be lost by that, and a flush costs more than late records: it is looked
+    /// for again.
+    async fn look_up(&mut self, since: Instant) -> Result<(), StreamError> {
+        match self.shared.discovery.look_up(&self.shard, since).await {
+            Sought::Shown(beginning) => self.beginning = beginning,
+            Sought::Gone => {
                 self.counts = false;
                 self.lost = Some(unread(&self.shard, "it is not listed, and nothing was read of it"));
             }
+            Sought::Unanswered => {
+                return Err(StreamError::Other(format!(
+                    "{} is not listed yet, and no newer listing is answered",
+                    self.shard
+                )));
+            }
         }
-        self.unlisted = false;
+        self.unlisted = None;
+        Ok(())
     }
 
     async fn read(&mut self) -> Result<Page, StreamError> {

@@ -1,4 +1,6 @@
-//! Patience with stream shards whose parent nobody knows. Pure: time is handed in.
+//! Patience with what listings do not show: a stream shard that is leased, a parent that nobody knows. Pure: time is handed in.
+//!
+//! Only listings that were answered wear patience out. Where they fail, for however long, nothing is known to be gone.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -8,10 +10,17 @@ use tokio::time::Instant;
 use super::Plan;
 use crate::stream::ShardId;
 
-/// How long a parent may be shown later than its child.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How long listings may leave out what there is: a parent that is shown later than its child, say.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
 /// Between two listings that are asked for meanwhile.
-const LOOK_AGAIN: Duration = Duration::from_secs(1);
+pub(crate) const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+/// Whether what was missed at `since` counts as gone, where the newest listing that was answered does not show it either.
+///
+/// That listing was begun at `listed`; none was answered yet where that is `None`.
+pub(crate) fn is_gone(since: Instant, listed: Option<Instant>) -> bool {
+    listed.is_some_and(|listed| listed >= since + PATIENCE)
+}
 
 /// Remembers since when each has been without a parent.
 #[derive(Debug, Default)]
@@ -28,8 +37,7 @@ impl Strays {
         for stray in &plan.strays {
             self.since.entry(stray.clone()).or_insert(now);
         }
-        // While listings fail, no patience is enough.
-        let waits = |since: &Instant| listed < *since + PATIENCE;
+        let waits = |since: &Instant| !is_gone(*since, Some(listed));
         let held: BTreeSet<ShardId> =
             self.since.iter().filter(|(_, since)| waits(since)).map(|(shard, _)| shard.clone()).collect();
         let ask = !held.is_empty() && self.asked.is_none_or(|asked| now.duration_since(asked) >= LOOK_AGAIN);
@@ -43,6 +51,17 @@ impl Strays {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn without_an_answer_nothing_is_gone() {
+        let start = Instant::now();
+        let missed = start + Duration::from_secs(600);
+        assert!(!is_gone(missed, None), "no listing was ever answered");
+        assert!(!is_gone(missed, Some(start)), "the last answer is older than the question");
+        assert!(!is_gone(missed, Some(missed)), "one listing may leave something out");
+        assert!(!is_gone(missed, Some(missed + PATIENCE - Duration::from_millis(1))));
+        assert!(is_gone(missed, Some(missed + PATIENCE)));
+    }
 
     #[test]
     fn a_stray_waits_for_its_parent_to_be_shown_and_then_no_longer() {

@@ -81,7 +81,7 @@ pub(super) struct Shard {
     pub(super) closed: Option<Instant>,
     pub(super) visible_at: Instant,
     pub(super) filter_shows_at: Instant,
-    pub(super) hidden_until: Option<Instant>,
+    pub(super) hidden: Option<Hidden>,
     /// It is no longer listed and cannot be opened.
     pub(super) forgotten: bool,
     /// A checkpoint has covered so many records.
@@ -91,6 +91,14 @@ pub(super) struct Shard {
     pub(super) first_read: Option<Instant>,
     /// The first read that told its end.
     pub(super) read_to_its_end: Option<Instant>,
+}
+
+/// Listings leave it out.
+#[derive(Clone, Copy)]
+pub(super) struct Hidden {
+    /// Since when, but for moments in which not every worker may have seen it.
+    since: Instant,
+    until: Instant,
 }
 
 #[derive(Clone, Copy)]
@@ -168,7 +176,7 @@ impl Cloud {
             closed: None,
             visible_at: now + visible,
             filter_shows_at: now + visible + filter_lag,
-            hidden_until: None,
+            hidden: None,
             forgotten: false,
             verified: 0,
             readers: Readers::default(),
@@ -220,16 +228,17 @@ impl Cloud {
         shards.filter(|(_, shard)| shard.closed.is_none()).map(|(id, _)| id.clone()).collect()
     }
 
-    /// Leaves a stream shard that was listed out of listings for a while.
-    pub(super) fn hide(&mut self, pick: usize, until: Instant) {
+    /// Leaves a stream shard that was listed out of listings for a while, and tells how long it is left out, all in all.
+    pub(super) fn hide(&mut self, pick: usize, until: Instant) -> Duration {
         let now = Instant::now();
         let shards = self.streams.last_mut().into_iter().flat_map(|stream| stream.shards.values_mut());
         let mut read: Vec<&mut Shard> =
             shards.filter(|shard| shard.first_read.is_some_and(|read| read < now)).collect();
         let count = read.len().max(1);
-        if let Some(shard) = read.get_mut(pick % count) {
-            shard.hidden_until = Some(until);
-        }
+        let Some(shard) = read.get_mut(pick % count) else { return Duration::ZERO };
+        let since = shard.hidden.filter(|before| before.until + LONG_SHOWN > now).map_or(now, |before| before.since);
+        shard.hidden = Some(Hidden { since, until });
+        until.duration_since(since)
     }
 
     pub(super) fn expire_iterators(&mut self) {
@@ -257,7 +266,7 @@ impl Cloud {
         }
         let shows = |(_, shard): &(&ShardId, &Shard)| {
             let at = if filter.is_some() { shard.filter_shows_at } else { shard.visible_at };
-            let hidden = shard.hidden_until.is_some_and(|until| until > now);
+            let hidden = shard.hidden.is_some_and(|hidden| hidden.until > now);
             let asked = filter.is_none_or(|parent| shard.parent.as_ref() == Some(parent));
             at <= now && !hidden && !shard.forgotten && asked
         };

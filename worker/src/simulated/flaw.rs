@@ -28,10 +28,12 @@ pub(super) enum Flaw {
     NewStreamWithoutFlush,
     /// A lease that was lost goes on being taken for held.
     LossUnnoticed,
+    /// A listing that fails is taken for one that shows nothing.
+    SilenceIsAbsence,
 }
 
 impl Flaw {
-    pub(super) const PLANTED: [Self; 12] = [
+    pub(super) const PLANTED: [Self; 13] = [
         Self::LatestForChild,
         Self::CheckpointBeforeDelivery,
         Self::SkipOnTrim,
@@ -44,5 +46,6 @@ impl Flaw {
         Self::OrphanUnnoticed,
         Self::NewStreamWithoutFlush,
         Self::LossUnnoticed,
+        Self::SilenceIsAbsence,
     ];
 }

@@ -156,7 +156,12 @@ fn trouble(rng: &mut fastrand::Rng) -> Event {
         17..20 => Event::Steal { lease: rng.usize(..1_000) },
         20..24 => {
             let service = [Service::Reads, Service::Listings, Service::Leases][rng.usize(..3)];
-            Event::Disturb { service, time: millis(rng, &[500, 3_000, 9_000]) }
+            let most: &[u64] = match service {
+                // Longer than any patience.
+                Service::Listings => &[500, 3_000, 9_000, 60_000],
+                Service::Reads | Service::Leases => &[500, 3_000, 9_000],
+            };
+            Event::Disturb { service, time: millis(rng, most) }
         }
         24..29 => Event::Trim { age: millis(rng, &[0, 500, 3_000]), forget: rng.bool() },
         29..31 => Event::ExpireIterators,

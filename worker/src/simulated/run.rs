@@ -12,6 +12,7 @@ use super::leases::now;
 use super::plan::{Event, Plan};
 use super::world::World;
 use crate::lease::{Checkpoint, LeaseStore, OwnerId};
+use crate::lineage::PATIENCE;
 
 /// Once the last fault is over, everything is delivered, leased and healthy within this time.
 const SETTLES_WITHIN: Duration = Duration::from_secs(90);
@@ -42,6 +43,8 @@ enum Later {
     EnableStream(Duration),
     /// Trims everything, and starts everybody.
     EndOutage,
+    /// A disturbance is over, which nobody has cut short.
+    Calm,
 }
 
 /// Runs a seed from beginning to end on a runtime of its own.
@@ -123,6 +126,7 @@ impl Run {
                 Later::Start(worker) => self.fleet.start(worker),
                 Later::Crash(worker) => self.fleet.crash(worker, false),
                 Later::EnableStream(enabling) => self.world.lock().unwrap().cloud.enable_stream(1, enabling),
+                Later::Calm => {}
                 Later::EndOutage => {
                     self.world.lock().unwrap().cloud.trim(Instant::now(), true);
                     (0..self.fleet.size()).for_each(|worker| self.fleet.start(worker));
@@ -154,9 +158,10 @@ impl Run {
                 }
             }
             Event::Hide { shard, time } => {
-                // Whether one that is not listed still has all of its records cannot be told.
-                world.ledger.gap_possible();
-                world.cloud.hide(shard, now + time);
+                // Whether one that is not listed for so long still has all of its records cannot be told.
+                if world.cloud.hide(shard, now + time) >= PATIENCE {
+                    world.ledger.gap_possible();
+                }
             }
             Event::Trim { age, forget } => {
                 world.ledger.gap_possible();
@@ -197,7 +202,11 @@ impl Run {
                     world.taken(0, &lease.key);
                 }
             }
-            Event::Disturb { service, time } => world.disturb(service, time),
+            Event::Disturb { service, time } => {
+                world.disturb(service, time);
+                drop(guard);
+                self.after(time, Later::Calm);
+            }
             Event::Crash { worker, down, renamed } => {
                 drop(guard);
                 let worker = worker % self.fleet.size();

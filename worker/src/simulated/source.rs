@@ -53,7 +53,14 @@ impl StreamSource for Source {
 
     async fn shards_page(&self, stream: &Stream, query: &ShardQuery) -> Result<ShardsPage, StreamError> {
         let list = |world: &mut World| {
-            self.fault(world, Service::Listings).inspect_err(|_| world.ledger.note("listing failed", String::new))?;
+            let fault = self.fault(world, Service::Listings);
+            if fault.is_err() {
+                world.ledger.note("listing failed", String::new);
+            }
+            match (self.0.flaw, fault) {
+                (Flaw::SilenceIsAbsence, Err(_)) => return Ok(ShardsPage::default()),
+                (_, fault) => fault?,
+            }
             let mut page = world.cloud.describe_stream(stream, query)?;
             world.ledger.note("listing page", || format!("by {}: {} shards", self.0.worker, page.shards.len()));
             let forgotten = |id: &ShardId| {
