@@ -77,6 +77,11 @@ impl Watch {
         Self { source, resolver, seen: Seen::default() }
     }
 
+    /// Forgets what was seen, so that the next look offers, or tells to be unreadable, what it finds, be it new or not.
+    pub fn forget(&mut self) {
+        self.seen = Seen::default();
+    }
+
     /// Looks once; a membership only where the source has changed since the last look and offers one other than `current`
     /// may be. Whether it may follow that one is for [`RingHistory::change`](crate::ring::RingHistory::change) to say.
     ///
@@ -212,6 +217,19 @@ mod tests {
         assert_eq!((next.epoch, next.changed_at_ms, next.shards.len()), (8, 9, 3));
         assert_eq!(next.shards[2].name.as_str(), "[fd00::1]:6379");
         assert!(Ring::new(next).is_ok());
+    }
+
+    #[tokio::test]
+    async fn what_was_forgotten_is_offered_again() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(&file, "[ring]\nepoch = 1\nshards = [{ name = \"a\", address = \"h:1\" }]\n").unwrap();
+        let mut watch = Watch::new(Source::File(file.path().to_owned()));
+        let current = Membership { epoch: 0, changed_at_ms: 0, placement: Default::default(), shards: Vec::new() };
+        let offered = watch.look(&current).await.unwrap();
+        assert!(offered.is_some());
+        assert_eq!(watch.look(&current).await, Ok(None));
+        watch.forget();
+        assert_eq!(watch.look(&current).await, Ok(offered));
     }
 
     #[test]

@@ -46,6 +46,11 @@ pub trait Deliver: Send + Sync + 'static {
         None
     }
 
+    /// Has the place looked at now where the ring's membership comes from; `false` where none is followed.
+    fn look_at_ring(&self) -> bool {
+        false
+    }
+
     /// How each ring shard's queue fares; nothing where that is not known.
     fn ring_shards(&self) -> Vec<RingShardStatus> {
         Vec::new()
@@ -92,6 +97,10 @@ impl Deliver for Pipeline {
 
     fn ring(&self) -> Option<Arc<Ring>> {
         Some(Pipeline::current_ring(self))
+    }
+
+    fn look_at_ring(&self) -> bool {
+        self.look_now()
     }
 
     fn ring_shards(&self) -> Vec<RingShardStatus> {

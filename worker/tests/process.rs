@@ -55,8 +55,12 @@ impl World {
     }
 
     fn configure(&self, table: &str) {
+        std::fs::write(self.config(), self.text(table)).unwrap();
+    }
+
+    fn text(&self, table: &str) -> String {
         let (pages, valkey) = (self.pages, self.server.port());
-        let text = format!(
+        format!(
             r#"
             [worker]
             application = "ringtide-process-test"
@@ -71,8 +75,7 @@ impl World {
             table = "{table}"
             space = "product"
             "#
-        );
-        std::fs::write(self.config(), text).unwrap();
+        )
     }
 
     fn config(&self) -> std::path::PathBuf {
@@ -166,6 +169,32 @@ async fn a_killed_worker_resumes_without_loss_and_a_stopped_one_frees_its_leases
     let _third = world.start(&[]);
     world.cache_and_change("5").await;
     world.dropped("5").await;
+}
+
+/// Without the signal the file would be looked at in an hour.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_is_hung_up_on_lives_and_takes_the_rings_membership_at_once() {
+    let world = World::new().await;
+    world.create_table(true).await;
+    let joining = ValkeyServer::start().unwrap();
+    let seldom = "[delivery]\nwatch = \"1h\"\n";
+    std::fs::write(world.config(), format!("{seldom}{}", world.text("products"))).unwrap();
+    let mut worker = world.start(&[]);
+    eventually("the worker is ready", || page(world.pages, "/readyz").is_some_and(|p| p.contains("200 OK"))).await;
+    let shows = |metric: &str| page(world.pages, "/metrics").is_some_and(|page| page.contains(metric));
+
+    std::fs::write(world.config(), "[ring").unwrap();
+    worker.signal("HUP").unwrap();
+    eventually("the bad file is counted", || shows("ringtide_delivery_ring_changes_total{outcome=\"unread\"} 1")).await;
+
+    let joined = format!("[[ring.shards]]\nname = \"b\"\naddress = \"127.0.0.1:{}\"\n", joining.port());
+    let text = format!("{seldom}[ring]\nepoch = 2\n{}{joined}", world.text("products"));
+    std::fs::write(world.config(), text).unwrap();
+    worker.signal("HUP").unwrap();
+    eventually("the membership is taken", || shows("ringtide_delivery_ring_epoch 2")).await;
+
+    worker.signal("TERM").unwrap();
+    assert_eq!(ended(&mut worker).await, Some(0));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -43,6 +43,8 @@ pub(super) struct Inner {
     pub(super) turn: Mutex<()>,
     /// The epoch whose ring shards have all been flushed that joined with it.
     pub(super) taken: watch::Sender<u64>,
+    /// Counts the requests to look at followed sources at once.
+    pub(super) looks: watch::Sender<u64>,
     /// How other ring shards are reached; `None` where only those are known that were given.
     pub(super) connector: Option<Connector>,
     parking: Arc<Parking>,
@@ -131,6 +133,7 @@ impl Pipeline {
             roster: ArcSwap::from_pointee(Roster::new(ring, members, former)),
             turn: Mutex::new(()),
             taken: watch::Sender::new(epoch),
+            looks: watch::Sender::new(0),
             connector,
             parking: Parking::new(park),
             prefixes,

@@ -82,21 +82,44 @@ impl Pipeline {
     pub fn follow(&self, source: Source, every: Duration) {
         // Held weakly, so that the pipeline ends with its last handle.
         let inner = Arc::downgrade(&self.inner);
+        let mut looks = self.inner.looks.subscribe();
         let mut watch = Watch::new(source);
         let followed = async move {
             loop {
-                tokio::time::sleep(every).await;
+                let asked = tokio::time::timeout(every, looks.changed()).await;
                 let Some(inner) = inner.upgrade() else { return };
+                let asked = asked.is_ok();
+                if asked {
+                    // Whoever asks wants to hear of it, be it new or not.
+                    watch.forget();
+                }
                 let ring = Arc::clone(inner.roster.load().ring());
                 match watch.look(ring.membership()).await {
                     Ok(None) => {}
-                    // Told by the call itself.
-                    Ok(Some(membership)) => drop(change(&inner, membership).await),
+                    // Other outcomes are told by the call itself.
+                    Ok(Some(membership)) => {
+                        let epoch = membership.epoch;
+                        if let Ok(RingChange::Unchanged) = change(&inner, membership).await
+                            && asked
+                        {
+                            tracing::info!(
+                                epoch,
+                                "the ring's membership was looked at as asked for, and is the one in use"
+                            );
+                        }
+                    }
                     Err(_) => counted("unread"),
                 }
             }
         };
         self.inner.tasks.spawn(followed, || {});
+    }
+
+    /// Has the sources that are followed looked at now instead of when it is their time, and tells what is found there, be
+    /// it new or not; `false` where none is followed.
+    pub fn look_now(&self) -> bool {
+        self.inner.looks.send_modify(|looks| *looks += 1);
+        self.inner.looks.receiver_count() > 0
     }
 }
 

@@ -1,13 +1,17 @@
 //! `ringtide run`: the worker as a process.
 
+use std::sync::Arc;
+
 use clap::Args;
 use metrics_exporter_prometheus::PrometheusHandle;
 use ringtide_core::config::Config;
 use tokio_util::sync::CancellationToken;
 
 use super::{Common, Exit, logging, metrics};
+use crate::deliver::Deliver;
 use crate::lease::OwnerId;
 use crate::shutdown::Signals;
+use crate::supervisor::StartError;
 use crate::worker::Worker;
 
 /// Consumes the tables' streams and keeps the ring true, until it is told to stop.
@@ -66,14 +70,15 @@ impl Run {
             if let Some(owner) = &self.owner {
                 worker.owner = OwnerId::named(owner);
             }
-            worker.start(config).await
+            let deliver = Arc::clone(&worker.deliver);
+            Ok::<_, StartError>((worker.start(config).await?, deliver))
         };
         let started = tokio::select! {
             started = starting => started,
             () = signals.asked() => return Exit::Ok,
         };
-        let worker = match started {
-            Ok(worker) => worker,
+        let (worker, deliver) = match started {
+            Ok(started) => started,
             Err(error) => {
                 tracing::error!("{error}");
                 return if error.is_configuration() { Exit::Configuration } else { Exit::Failed };
@@ -82,11 +87,11 @@ impl Run {
         let joined = {
             let stop = worker.stopper();
             let mut joined = std::pin::pin!(worker.join());
-            tokio::select! {
-                joined = &mut joined => joined,
-                () = signals.asked() => {
-                    stop.cancel();
-                    joined.await
+            loop {
+                tokio::select! {
+                    joined = &mut joined => break joined,
+                    () = signals.asked(), if !stop.is_cancelled() => stop.cancel(),
+                    () = signals.hung_up() => look_again(&*deliver),
                 }
             }
         };
@@ -97,5 +102,20 @@ impl Run {
                 Exit::Failed
             }
         }
+    }
+}
+
+/// What SIGHUP asks for: the ring is what a running worker takes from its configuration.
+fn look_again(deliver: &dyn Deliver) {
+    if deliver.look_at_ring() {
+        tracing::info!(
+            signal = "SIGHUP",
+            "looking at the ring's membership in the configuration; all other settings count from the next start on"
+        );
+    } else {
+        tracing::warn!(
+            signal = "SIGHUP",
+            "the configuration does not come from a file that is followed: it counts from the next start on"
+        );
     }
 }
