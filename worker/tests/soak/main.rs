@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
 mod endless;
+mod memory;
 #[allow(dead_code, reason = "shared with the fleet's test")]
 #[path = "../fleet/process.rs"]
 mod process;
@@ -22,6 +23,7 @@ use ringtide_servers::{Emulator, ValkeyServer};
 use ringtide_worker::aws::Clients;
 
 use endless::{Endless, Endpoint};
+use memory::Verdict;
 use process::Process;
 use readers::{Audit, Readers};
 
@@ -31,8 +33,6 @@ const RING_SHARDS: usize = 3;
 const TABLE: &str = "items";
 /// Keys that are remembered for each ring shard: few, so that what may fill up is full after seconds.
 const REMEMBERED: usize = 10_000;
-/// What the worker's memory may grow by from the first quarter of the time to the last, in MiB.
-const GROWTH: f64 = 16.0;
 /// The fewest records a second that are a load at all.
 const FEWEST: f64 = 500.0;
 
@@ -120,18 +120,9 @@ async fn at_full_rate_memory_stays_flat_and_nothing_is_lost() {
     );
     assert!(rate > FEWEST && roll_overs > 0, "no full rate: {rate} a second, {roll_overs} roll-overs");
     assert!(reads > 1_000 && audit.entries > 100, "nothing was cached: {reads} reads, {} entries", audit.entries);
-    let quarter = memory.len() / 4;
-    let (first, last) = (median(&memory[..quarter]), median(&memory[memory.len() - quarter..]));
-    println!(
-        "memory: {first:.1} MiB in the first quarter, {last:.1} MiB in the last; {GROWTH} MiB of growth are allowed"
-    );
-    assert!(first > 0.0 && last < first + GROWTH, "memory grows: {memory:?}");
-}
-
-fn median(of: &[f64]) -> f64 {
-    let mut sorted = of.to_vec();
-    sorted.sort_unstable_by(f64::total_cmp);
-    sorted[sorted.len() / 2]
+    let verdict = Verdict::of(&memory).unwrap_or_else(|| panic!("memory was not measured: {memory:?}"));
+    println!("{verdict}");
+    assert!(!verdict.grows(), "memory grows: {memory:?}");
 }
 
 /// Lets time pass, shows how it goes, and returns the worker's resident memory in MiB, once a part of the time.
