@@ -68,8 +68,9 @@ simulate: ## Fleets of workers on a simulated cloud, 1,000,000 seeds. SEEDS=… 
 simulate-scale: ## What a stream shard costs, with 10 to 10,000 of them: work per record, memory, a roll-over of all.
 	$(CARGO) test --release -p ringtide-worker --lib simulated::scale -- --nocapture --ignored
 
-fleet: valkey ministack ## Three worker processes that are killed, stopped and cut off, for 10 minutes. FOR=seconds SEED=…
-	RINGTIDE_FLEET_SECONDS=$${FOR:-600} RINGTIDE_FLEET_SEED=$${SEED:-1} $(CARGO) test -p ringtide-worker --all-features --test fleet -- --nocapture
+fleet: valkey ministack ## Three worker processes that are killed, stopped and cut off, for 10 minutes. FOR=seconds SEED=… ENDPOINT=ministack FAULTS=… OUTAGE=seconds
+	RINGTIDE_FLEET_SECONDS=$${FOR:-600} RINGTIDE_FLEET_SEED=$${SEED:-1} RINGTIDE_FLEET_ENDPOINT=$${ENDPOINT:-emulator} \
+	RINGTIDE_FLEET_FAULTS=$${FAULTS:-} RINGTIDE_FLEET_OUTAGE=$${OUTAGE:-} $(CARGO) test -p ringtide-worker --all-features --test fleet -- --nocapture
 
 soak: valkey ## A worker at full rate for an hour: memory flat, nothing lost. FOR=seconds SEED=…
 	RINGTIDE_SOAK_SECONDS=$${FOR:-3600} RINGTIDE_SOAK_SEED=$${SEED:-1} $(CARGO) test --release -p ringtide-worker --all-features --test soak -- --nocapture

@@ -20,6 +20,8 @@ pub(crate) enum Fault {
     CutFromDynamoDb,
     /// All workers are cut from DynamoDB: nobody can take a lease.
     DynamoDbAway,
+    /// All workers are cut from all ring shards; readers are not, and go on reading what nobody invalidates.
+    ValkeyAway,
     /// A ring shard is stopped (SIGSTOP), for readers, too.
     RingShardStopped,
 }
@@ -37,11 +39,16 @@ pub(crate) struct Struck {
 pub(crate) struct Outages {
     /// Whether some of them last for minutes.
     pub(crate) minutes: bool,
+    /// All of them last for so long, where that is asked for.
+    pub(crate) asked: Option<Duration>,
 }
 
 impl Outages {
     /// Shorter than the lease time-out or longer, or minutes.
     fn draw(self, random: &mut fastrand::Rng) -> Duration {
+        if let Some(asked) = self.asked {
+            return asked;
+        }
         match random.u8(..3) {
             0 if self.minutes => Duration::from_secs(random.u64(60..=150)),
             0 | 1 => LEASE_TIMEOUT.mul_f64(1.2 + 0.8 * random.f64()),
@@ -51,15 +58,25 @@ impl Outages {
 }
 
 impl Fault {
-    pub(crate) const ALL: [Self; 7] = [
+    pub(crate) const ALL: [Self; 8] = [
         Self::Terminated,
         Self::Killed,
         Self::Stopped,
         Self::CutFromValkey,
         Self::CutFromDynamoDb,
         Self::DynamoDbAway,
+        Self::ValkeyAway,
         Self::RingShardStopped,
     ];
+
+    /// Those that a list of names asks for, separated by commas.
+    pub(crate) fn named(names: &str) -> Vec<Self> {
+        let named = |name: &str| Self::ALL.into_iter().find(|fault| format!("{fault:?}") == name.trim());
+        names
+            .split(',')
+            .map(|name| named(name).unwrap_or_else(|| panic!("{name} is none of {:?}", Self::ALL)))
+            .collect()
+    }
 
     /// Strikes, and undoes it.
     pub(crate) async fn strike(
@@ -116,6 +133,13 @@ impl Fault {
                 world.sites.iter().for_each(|site| cut_off(&site.dynamodb, random));
                 let down = rest(outages.draw(random)).await;
                 world.sites.iter().for_each(|site| site.dynamodb.heal());
+                Struck { down, took: None }
+            }
+            Self::ValkeyAway => {
+                let proxies: Vec<_> = world.sites.iter().flat_map(|site| &site.valkey).collect();
+                proxies.iter().for_each(|proxy| cut_off(proxy, random));
+                let down = rest(outages.draw(random)).await;
+                proxies.iter().for_each(|proxy| proxy.heal());
                 Struck { down, took: None }
             }
             Self::RingShardStopped => {

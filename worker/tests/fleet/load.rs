@@ -1,7 +1,7 @@
 //! Writers and readers, and what the readers must see in the end.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -31,14 +31,37 @@ struct Item {
 pub(crate) struct Load {
     going: Arc<AtomicBool>,
     tables: Arc<[Table]>,
-    newest: Newest,
+    history: History,
     writer: tokio::task::JoinHandle<usize>,
     readers: JoinSet<usize>,
+    /// How far behind its table an entry was read at most, in ms.
+    oldest_ms: Arc<AtomicU64>,
     _cache: Cache,
 }
 
-/// The last revision of each item that was written; none is written again for the audit, which would hide a loss.
-type Newest = Arc<Mutex<BTreeMap<(usize, usize), u64>>>;
+/// What the audit found, where nothing was stale and nothing lost.
+pub(crate) struct Audited {
+    pub(crate) writes: usize,
+    pub(crate) reads: usize,
+    /// How far behind its table an entry was read at most, while faults lasted.
+    pub(crate) oldest: Duration,
+}
+
+/// The revisions of each item, in the order in which they were written; none is written again for the audit, which would
+/// hide a loss.
+type History = Arc<Mutex<BTreeMap<(usize, usize), Vec<Written>>>>;
+
+#[derive(Clone, Copy)]
+struct Written {
+    rev: u64,
+    at: Instant,
+}
+
+/// Since when another revision than the one that was read has been in the table; `None` where it is the newest.
+fn outdated(written: &[Written], read: Option<u64>) -> Option<Instant> {
+    let newer = written.partition_point(|written| Some(written.rev) <= read);
+    written.get(newer).map(|newer| newer.at)
+}
 
 struct Table {
     space: Space<Item>,
@@ -65,11 +88,11 @@ impl Load {
             loader: ItemLoader::new(world.tables.clone(), table(n)).partition_key("pk").version_attribute("rev"),
         };
         let tables: Arc<[Table]> = (0..TABLES).map(table_of).collect();
-        let (going, newest) = (Arc::new(AtomicBool::new(true)), Newest::default());
+        let (going, history) = (Arc::new(AtomicBool::new(true)), History::default());
         let pause = PAUSE.max(time / WRITES);
         let writer = {
-            let (going, newest, client, mut random) =
-                (going.clone(), newest.clone(), world.tables.clone(), random.fork());
+            let (going, history, client, mut random) =
+                (going.clone(), history.clone(), world.tables.clone(), random.fork());
             tokio::spawn(async move {
                 let mut rev = 0;
                 while going.load(Ordering::Relaxed) {
@@ -77,38 +100,48 @@ impl Load {
                     rev += 1;
                     let put = client.put_item().table_name(table(n)).item("pk", AttributeValue::S(item.to_string()));
                     put.item("rev", AttributeValue::N(rev.to_string())).send().await.unwrap();
-                    newest.lock().unwrap().insert((n, item), rev);
+                    let written = Written { rev, at: Instant::now() };
+                    history.lock().unwrap().entry((n, item)).or_default().push(written);
                     tokio::time::sleep(pause.mul_f64(2.0 * random.f64())).await;
                 }
                 usize::try_from(rev).unwrap()
             })
         };
-        let mut readers = JoinSet::new();
+        let (mut readers, oldest_ms) = (JoinSet::new(), Arc::new(AtomicU64::new(0)));
         for _ in 0..READERS {
             let (going, tables, mut random) = (going.clone(), tables.clone(), random.fork());
+            let (history, oldest_ms) = (history.clone(), oldest_ms.clone());
             readers.spawn(async move {
                 let mut reads = 0;
                 while going.load(Ordering::Relaxed) {
-                    tables[random.usize(0..TABLES)].read(random.usize(0..ITEMS)).await;
+                    let (n, item) = (random.usize(0..TABLES), random.usize(0..ITEMS));
+                    let (read, began) = (tables[n].read(item), Instant::now());
+                    let read = read.await;
+                    let since = outdated(history.lock().unwrap().get(&(n, item)).map_or(&[], Vec::as_slice), read);
+                    if let Some(since) = since {
+                        let behind = u64::try_from(began.saturating_duration_since(since).as_millis()).unwrap();
+                        oldest_ms.fetch_max(behind, Ordering::Relaxed);
+                    }
                     reads += 1;
                     tokio::time::sleep(Duration::from_millis(2)).await;
                 }
                 reads
             });
         }
-        Self { going, tables, newest, writer, readers, _cache: cache }
+        Self { going, tables, history, writer, readers, oldest_ms, _cache: cache }
     }
 
-    /// Ends the writing, waits until every item is read as it was written last, and reads each once more. Returns the numbers
-    /// of writes and reads.
-    pub(crate) async fn audit(mut self) -> (usize, usize) {
+    /// Ends the writing, waits until every item is read as it was written last, and reads each once more.
+    pub(crate) async fn audit(mut self) -> Audited {
         self.going.store(false, Ordering::Relaxed);
         let writes = self.writer.await.unwrap();
         let mut reads = 0;
         while let Some(reader) = self.readers.join_next().await {
             reads += reader.unwrap();
         }
-        let newest = self.newest.lock().unwrap().clone();
+        let history = self.history.lock().unwrap().clone();
+        let newest = history.iter().filter_map(|(item, written)| Some((*item, written.last()?.rev)));
+        let newest: BTreeMap<(usize, usize), u64> = newest.collect();
         let began = Instant::now();
         for ((n, item), rev) in &newest {
             loop {
@@ -124,6 +157,6 @@ impl Load {
         for ((n, item), rev) in &newest {
             assert_eq!(self.tables[*n].read(*item).await, Some(*rev), "item {item} of {} is stale", table(*n));
         }
-        (writes, reads)
+        Audited { writes, reads, oldest: Duration::from_millis(self.oldest_ms.load(Ordering::Relaxed)) }
     }
 }

@@ -37,8 +37,13 @@ impl Times {
     }
 }
 
+/// What the environment asks for; nothing where it is empty, as `make` leaves it.
+fn text(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|text| !text.is_empty())
+}
+
 fn number(name: &str) -> Option<u64> {
-    std::env::var(name).ok().map(|text| text.parse().expect("a number"))
+    text(name).map(|text| text.parse().expect("a number"))
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -59,13 +64,15 @@ async fn whatever_happens_to_three_workers_nothing_is_stale_and_nothing_lost() {
         joins.0.push(world.until_balanced().await);
     }
 
-    let outages = Outages { minutes: time >= LONG_RUN };
+    let asked = number("RINGTIDE_FLEET_OUTAGE").map(Duration::from_secs);
+    let outages = Outages { minutes: time >= LONG_RUN, asked };
+    let faults = text("RINGTIDE_FLEET_FAULTS").map_or_else(|| Fault::ALL.to_vec(), |names| Fault::named(&names));
     let began = Instant::now();
     let mut coming = Vec::new();
     let mut struck = 0;
-    while struck < Fault::ALL.len() || began.elapsed() < time {
+    while struck < faults.len() || began.elapsed() < time {
         if coming.is_empty() {
-            coming.extend(Fault::ALL);
+            coming.extend_from_slice(&faults);
             random.shuffle(&mut coming);
         }
         let fault = coming.pop().unwrap();
@@ -82,15 +89,16 @@ async fn whatever_happens_to_three_workers_nothing_is_stale_and_nothing_lost() {
         match fault {
             Fault::Terminated => hand_overs.0.extend(went.took),
             Fault::Killed | Fault::Stopped | Fault::CutFromDynamoDb => fail_overs.0.extend(went.took),
-            Fault::CutFromValkey | Fault::DynamoDbAway | Fault::RingShardStopped => {}
+            Fault::CutFromValkey | Fault::DynamoDbAway | Fault::ValkeyAway | Fault::RingShardStopped => {}
         }
         joins.0.push(settled);
         struck += 1;
     }
 
-    let (writes, reads) = load.audit().await;
+    let load::Audited { writes, reads, oldest } = load.audit().await;
     assert!(writes > 100 && reads > 100, "the load was no load: {writes} writes, {reads} reads");
     world.end().await;
+    println!("meanwhile an entry was read that was {} ms behind its table", oldest.as_millis());
     println!(
         "{writes} writes and {reads} reads, 0 stale, 0 lost; lease time-out {} ms",
         world::LEASE_TIMEOUT.as_millis()

@@ -52,11 +52,13 @@ pub(crate) fn table(n: usize) -> String {
 impl World {
     pub(crate) async fn new(workers: usize, random: &mut fastrand::Rng) -> Self {
         let (mut emulator, mut ministack) = (None, None);
-        let url = if std::env::var("RINGTIDE_FLEET_ENDPOINT").is_ok_and(|name| name == "ministack") {
-            let started = tokio::task::spawn_blocking(|| Ministack::start().unwrap()).await.unwrap();
-            ministack.insert(started).url()
-        } else {
-            emulator.insert(Emulator::start().await.unwrap()).url().to_owned()
+        let url = match super::text("RINGTIDE_FLEET_ENDPOINT").as_deref() {
+            Some("ministack") => {
+                let started = tokio::task::spawn_blocking(|| Ministack::start().unwrap()).await.unwrap();
+                ministack.insert(started).url()
+            }
+            Some("emulator") | None => emulator.insert(Emulator::start().await.unwrap()).url().to_owned(),
+            Some(other) => panic!("{other} is no endpoint of this test: emulator or ministack"),
         };
         let servers: Vec<ValkeyServer> = (0..RING_SHARDS).map(|_| ValkeyServer::start().unwrap()).collect();
         let tables = Clients::connect(&Aws { region: None, endpoint_url: Some(url.clone()) }).await.tables;
