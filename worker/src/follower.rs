@@ -145,6 +145,9 @@ impl Follower {
             let mut to_come = false;
             for lease in shared.leases.list().await? {
                 let unended = lease.key.stream == shared.name && lease.checkpoint != Checkpoint::ShardEnd;
+                if unended {
+                    self.fleet.hand_over_if_left(&lease).await?;
+                }
                 if !unended || lease.owner.as_ref() != Some(&shared.owner) {
                     continue;
                 }

@@ -110,8 +110,8 @@ impl Fleet {
                 "another worker runs under this worker's name and has taken its stream lease; start each with an --owner of its own"
             );
         }
-        for lease in leases.iter().filter(|lease| self.sight().is_left_behind(lease)) {
-            self.hand_over(lease).await?;
+        for lease in leases.iter() {
+            self.hand_over_if_left(lease).await?;
         }
         for lease in leases.iter().filter(|lease| wanted.contains(&lease.key)) {
             // Whatever becomes of the call: the request may be made.
@@ -128,14 +128,17 @@ impl Fleet {
         Ok(leases)
     }
 
-    /// Gives up a lease that was asked for and that nobody reads by since a restart.
-    async fn hand_over(&self, lease: &Lease) -> Result<(), LeaseError> {
+    /// Gives up a lease that was asked for and that nobody reads by here: since a restart, or since it was claimed.
+    pub(crate) async fn hand_over_if_left(&self, lease: &Lease) -> Result<(), LeaseError> {
+        if !self.sight().is_left_behind(lease) {
+            return Ok(());
+        }
         match self.store.release(HeldLease::standing(lease, &self.owner)).await {
             Ok(()) => {
                 counter!(names::LEASE_CHANGES, names::OUTCOME => "released").increment(1);
                 tracing::info!(
                     lease = %lease.key, asker = lease.owner.as_ref().map(OwnerId::as_str),
-                    "stream lease handed over that was asked for before this worker was restarted"
+                    "stream lease handed over that was asked for and not read here"
                 );
                 Ok(())
             }

@@ -217,12 +217,12 @@ impl Sight {
                 || (lease.counter == 0 && self.seen.get(key).is_none_or(|seen| !seen.twin)))
     }
 
-    /// Whether a lease stands under this worker's name from before a restart, untouched since, and somebody has asked for it:
-    /// nobody reads by it who could hand it over.
+    /// Whether somebody has asked for a lease that stands under this worker's name from before a restart, untouched since, or
+    /// that was claimed with its parent's end and not taken yet: nobody reads by it who could hand it over.
     pub(crate) fn is_left_behind(&self, lease: &Lease) -> bool {
         let inherited = self.inherited.as_ref().and_then(|inherited| inherited.get(&lease.key));
         lease.leaving.as_ref() == Some(&self.owner)
-            && inherited == Some(&lease.counter)
+            && (inherited == Some(&lease.counter) || lease.counter == 0)
             && !self.held.contains(&lease.key)
     }
 

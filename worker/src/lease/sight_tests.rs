@@ -121,6 +121,23 @@ fn leases_under_the_own_name_are_taken_at_once_after_a_restart() {
 }
 
 #[test]
+fn a_child_that_is_asked_for_before_its_claimer_has_taken_it_is_left_behind() {
+    let asked = |lease: &mut Lease| (lease.owner, lease.leaving) = (Some(OwnerId::named("other")), Some(me()));
+    let mut table = Table::new();
+    table.observe(0);
+    for (shard, counter) in [("claimed", 0), ("held", 0), ("read", 1)] {
+        table.put(shard, Some("me"), counter);
+        table.change(shard, asked);
+    }
+    table.sight.takes(&key("held"));
+    table.observe(100);
+    let left_behind = |shard: &str| table.sight.is_left_behind(&table.leases[&key(shard)]);
+    assert!(left_behind("claimed"), "nobody reads by it");
+    assert!(!left_behind("held"), "its reader hands it over");
+    assert!(!left_behind("read"), "another process of this name may read by it");
+}
+
+#[test]
 fn what_is_asked_for_from_before_a_restart_is_left_behind_until_it_is_taken() {
     let asked = |lease: &mut Lease| (lease.owner, lease.leaving) = (Some(OwnerId::named("other")), Some(me()));
     let mut table = Table::new();
