@@ -75,6 +75,14 @@ impl Command {
         }
     }
 
+    /// The version after the change; [`Version::NONE`] where none is compared.
+    #[must_use]
+    pub fn version(&self) -> Version {
+        match self.action {
+            Action::Invalidate { version } | Action::Refresh { version, .. } => version,
+        }
+    }
+
     /// Makes one command out of two for the same key, so that carrying it out is as good as carrying out both.
     #[must_use]
     pub fn merge(self, later: Command) -> Command {
@@ -87,10 +95,7 @@ impl Command {
             // An invalidation that meets a refresh comes of another route or of an unreadable image. Dropping is right
             // for both, up to the higher version where both have one.
             (Invalidate { version: a }, Invalidate { version: b } | Refresh { version: b, .. })
-            | (Refresh { version: a, .. }, Invalidate { version: b }) => {
-                let version = if a.is_none() || b.is_none() { Version::NONE } else { a.max(b) };
-                Invalidate { version }
-            }
+            | (Refresh { version: a, .. }, Invalidate { version: b }) => Invalidate { version: a.and(b) },
         };
         Command { action, ..later }
     }

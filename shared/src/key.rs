@@ -91,9 +91,14 @@ impl CacheKey {
     /// `lock:{K}`, or `lock:` + `K` where `K` already carries a hash tag.
     #[must_use]
     pub fn lock(&self) -> String {
+        self.lock_parts().concat()
+    }
+
+    /// What [`CacheKey::lock`] is put together from.
+    pub(crate) fn lock_parts(&self) -> [&str; 3] {
         match hash_tag(self.as_str()) {
-            Some(_) => format!("lock:{}", self.0),
-            None => format!("lock:{{{}}}", self.0),
+            Some(_) => ["lock:", self.as_str(), ""],
+            None => ["lock:{", self.as_str(), "}"],
         }
     }
 }

@@ -47,6 +47,13 @@ impl Version {
         self
     }
 
+    /// Returns the version of an invalidation that stands for two: the higher one, and [`Version::NONE`], which drops
+    /// whatever is cached, where one of them has none.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        if self.is_none() || other.is_none() { Self::NONE } else { self.max(other) }
+    }
+
     /// Reads a version from its 28 bytes.
     #[must_use]
     pub const fn from_bytes(bytes: [u8; Self::LEN]) -> Self {

@@ -1,7 +1,6 @@
 //! A page of records → batches of commands for each ring shard. Pure.
 
 use std::collections::HashMap;
-use std::collections::hash_map::Entry;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -95,11 +94,16 @@ fn plan_as(
     form: impl Fn(Command) -> Command,
 ) -> Plan {
     let mut plan = Plan::default();
-    let mut coalesced = Coalesced::with_capacity(page.len());
+    let mut commands = Vec::with_capacity(page.len());
+    for alike in page.chunk_by(|a, b| table_of(a) == table_of(b)) {
+        if let Some(table) = alike.first().and_then(table_of) {
+            count(&mut plan.counts.records, table, alike.len() as u64);
+        }
+    }
     for (index, record) in page.iter().enumerate() {
         match record {
             Ok(record) => {
-                let routed = router.route(record, &mut |command| coalesced.push(form(command), index));
+                let routed = router.route(record, &mut |command| commands.push((form(command), index)));
                 plan.note(record, routed, index, now_ms);
             }
             Err(unreadable) => {
@@ -107,8 +111,9 @@ fn plan_as(
             }
         }
     }
-    plan.counts.coalesced = coalesced.merged;
-    plan.batches = place(ring, now_ms, coalesced.commands);
+    let (commands, merged) = coalesce(commands);
+    plan.counts.coalesced = merged;
+    plan.batches = place(ring, now_ms, commands);
     plan
 }
 
@@ -122,12 +127,11 @@ impl Plan {
     fn note(&mut self, record: &ChangeRecord, routed: Routed, index: usize, now_ms: u64) {
         let counts = &mut self.counts;
         let table = &record.stream.table;
-        count(&mut counts.records, table);
         if record.ttl_deletion {
-            count(&mut counts.ttl_deletions, table);
+            count(&mut counts.ttl_deletions, table, 1);
         }
         if !routed.known_table {
-            count(&mut counts.unrouted, table);
+            count(&mut counts.unrouted, table, 1);
         }
         for space in routed.unrenderable {
             *counts.unrenderable.entry(space).or_default() += 1;
@@ -136,7 +140,7 @@ impl Plan {
             *counts.version_missing.entry(space).or_default() += 1;
         }
         let Some(error) = routed.keys_only else { return };
-        count(&mut counts.keys_only, table);
+        count(&mut counts.keys_only, table, 1);
         if !routed.unreachable.is_empty() {
             let reason = format!("{error}, and its keys do not lead to the keys of {}", routed.unreachable.join(", "));
             self.parked.push(Parked { index, record: ParkedRecord::of_record(record, reason, now_ms) });
@@ -144,45 +148,50 @@ impl Plan {
     }
 }
 
-fn count(counts: &mut HashMap<String, u64>, table: &str) {
+fn table_of(record: &Result<ChangeRecord, UnreadableRecord>) -> Option<&str> {
+    record.as_ref().ok().map(|record| record.stream.table.as_str())
+}
+
+fn count(counts: &mut HashMap<String, u64>, table: &str, more: u64) {
     match counts.get_mut(table) {
-        Some(count) => *count += 1,
+        Some(count) => *count += more,
         None => {
-            counts.insert(table.to_owned(), 1);
+            counts.insert(table.to_owned(), more);
         }
     }
 }
 
-/// Commands of a page, one a key, in the order in which the keys first occur.
-struct Coalesced {
-    places: HashMap<CacheKey, usize, RandomState>,
-    commands: Vec<(Command, usize)>,
-    merged: u64,
-}
-
-impl Coalesced {
-    fn with_capacity(records: usize) -> Self {
-        Self {
-            places: HashMap::with_capacity_and_hasher(records, RandomState::default()),
-            commands: Vec::with_capacity(records),
-            merged: 0,
-        }
+/// Makes one command of those of a page for the same key, in the order in which the keys first occur; tells how many
+/// others those stand for.
+fn coalesce(commands: Vec<(Command, usize)>) -> (Vec<(Command, usize)>, u64) {
+    let mut places: HashMap<&CacheKey, usize, RandomState> =
+        HashMap::with_capacity_and_hasher(commands.len(), RandomState::default());
+    // For each command the first one for its key.
+    let first: Vec<usize> =
+        commands.iter().enumerate().map(|(at, (c, _))| *places.entry(&c.key).or_insert(at)).collect();
+    let keys = places.len();
+    let merged = commands.len() - keys;
+    if merged == 0 {
+        return (commands, 0);
     }
-
-    fn push(&mut self, command: Command, record: usize) {
-        match self.places.entry(command.key.clone()) {
-            Entry::Vacant(vacant) => {
-                vacant.insert(self.commands.len());
-                self.commands.push((command, record));
-            }
-            Entry::Occupied(occupied) => {
-                if let Some((earlier, _)) = self.commands.get_mut(*occupied.get()) {
+    // Where each command has gone to; those for a key that occurs for the first time are not there yet.
+    let mut places: Vec<usize> = Vec::with_capacity(commands.len());
+    let mut one_a_key: Vec<(Command, usize)> = Vec::with_capacity(keys);
+    for ((command, record), first) in commands.into_iter().zip(first) {
+        match places.get(first).copied() {
+            Some(place) => {
+                if let Some((earlier, _)) = one_a_key.get_mut(place) {
                     *earlier = earlier.clone().merge(command);
-                    self.merged += 1;
                 }
+                places.push(place);
+            }
+            None => {
+                places.push(one_a_key.len());
+                one_a_key.push((command, record));
             }
         }
     }
+    (one_a_key, merged as u64)
 }
 
 /// Commands that travel in one batch: those that settle are carried out twice, and refreshes keep their order.
@@ -198,10 +207,11 @@ fn place(ring: &RingHistory, now_ms: u64, commands: Vec<(Command, usize)>) -> Ve
     let mut batches = Vec::new();
     for (command, record) in commands {
         let owners = ring.owners(command.key.as_bytes(), now_ms);
-        for shard in owners.iter() {
-            // An image on an earlier owner would live on past the time for which that one is remembered, and be served
-            // when the key comes back to it.
-            let command = if shard == owners.current() { command.clone() } else { command.clone().without_image() };
+        // An image on an earlier owner would live on past the time for which that one is remembered, and be served
+        // when the key comes back to it.
+        let elsewhere = owners.others().iter().map(|shard| (*shard, command.clone().without_image()));
+        let elsewhere: Vec<_> = elsewhere.collect();
+        for (shard, command) in std::iter::once((owners.current(), command)).chain(elsewhere) {
             let settle = command.repeated_after();
             let refresh = matches!(command.action, Action::Refresh { .. });
             let same = |lot: &Lot| lot.shard == *shard && lot.settle == settle && lot.refresh == refresh;

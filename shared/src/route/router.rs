@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use foldhash::fast::RandomState;
 
 use super::{Rendered, Route, RouteAction};
 use crate::command::{Action, Command, Image};
@@ -20,7 +21,7 @@ pub use explain::{Explanation, RouteExplanation, WhyNot};
 /// All routes, by table.
 #[derive(Debug)]
 pub struct Router {
-    tables: HashMap<String, TableRoutes>,
+    tables: HashMap<String, TableRoutes, RandomState>,
 }
 
 /// What became of one record.

@@ -1,9 +1,10 @@
 //! The script calls that a batch of commands is made of: what they are given, and what they answer.
 
+use std::io::Write;
 use std::time::Duration;
 
 use bytes::Bytes;
-use redis::{Cmd, Value};
+use redis::{Cmd, RedisWrite, Value};
 
 use super::apply::Applied;
 use super::lease::millis;
@@ -152,10 +153,16 @@ pub(super) fn tombstone_ms(space: &KeySpace) -> u32 {
 /// Adds the number of names, the entries' names and then their locks' names.
 fn names<'a>(call: &mut Cmd, commands: impl ExactSizeIterator<Item = &'a Command> + Clone) {
     call.arg(commands.len() * 2);
+    let lengths = commands.clone().map(|command| command.key.as_bytes().len());
+    call.reserve_space_for_args(lengths.clone().chain(lengths.map(|length| length + "lock:{}".len())));
     for command in commands.clone() {
-        call.arg(command.key.as_bytes());
+        call.write_arg(command.key.as_bytes());
     }
     for command in commands {
-        call.arg(command.key.lock());
+        let mut name = call.writer_for_next_arg();
+        for part in command.key.lock_parts() {
+            // Memory takes everything.
+            let _infallible = name.write_all(part.as_bytes());
+        }
     }
 }

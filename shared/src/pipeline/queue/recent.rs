@@ -1,14 +1,16 @@
 //! What a ring shard has acknowledged lately, to be delivered again where it may have been lost.
 
-use std::collections::HashMap;
-use std::collections::VecDeque;
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use foldhash::fast::RandomState;
 use tokio::time::Instant;
 
-use crate::command::{Command, without_images};
+use crate::command::{Action, Command, without_images};
 use crate::key::CacheKey;
+use crate::version::Version;
 
 /// Commands by the time at which they were acknowledged, without images, bounded in time and number.
 pub(super) struct Recent {
@@ -83,30 +85,31 @@ impl Recent {
     /// Keeps the latest of the commands for a key, which stands for those before it.
     fn coalesce(&mut self) {
         let before = self.commands;
-        let mut latest: HashMap<&CacheKey, usize> = HashMap::with_capacity(before);
-        for (index, (_, commands)) in self.batches.iter().enumerate() {
+        // For each key the batch that has it last, and the version of all its commands together.
+        let mut latest: HashMap<&CacheKey, (usize, Version), RandomState> =
+            HashMap::with_capacity_and_hasher(before, RandomState::default());
+        for (index, (_, commands)) in self.batches.iter().enumerate().rev() {
             for command in commands.iter() {
-                latest.insert(&command.key, index);
-            }
-        }
-        let stay = |index: usize, command: &Command| latest.get(&command.key) == Some(&index);
-        let mut earlier: HashMap<CacheKey, Command> = HashMap::new();
-        let mut kept: VecDeque<(Instant, Arc<[Command]>)> = VecDeque::with_capacity(self.batches.len());
-        for (index, (at, commands)) in self.batches.iter().enumerate() {
-            let mut stays = Vec::with_capacity(commands.len());
-            for command in commands.iter() {
-                let merged = match earlier.remove(&command.key) {
-                    Some(first) => first.merge(command.clone()),
-                    None => command.clone(),
-                };
-                if stay(index, command) {
-                    stays.push(merged);
-                } else {
-                    earlier.insert(merged.key.clone(), merged);
+                match latest.entry(&command.key) {
+                    Entry::Vacant(vacant) => {
+                        vacant.insert((index, command.version()));
+                    }
+                    Entry::Occupied(mut later) => {
+                        let (_, version) = later.get_mut();
+                        *version = version.and(command.version());
+                    }
                 }
             }
-            if !stays.is_empty() {
-                kept.push_back((*at, stays.into()));
+        }
+        let mut kept: VecDeque<(Instant, Arc<[Command]>)> = VecDeque::with_capacity(self.batches.len());
+        for (index, (at, commands)) in self.batches.iter().enumerate() {
+            let stays = |command: &Command| {
+                let (_, version) = latest.get(&command.key).filter(|(last, _)| *last == index)?;
+                Some(Command { action: Action::Invalidate { version: *version }, ..command.clone() })
+            };
+            let stay: Vec<Command> = commands.iter().filter_map(stays).collect();
+            if !stay.is_empty() {
+                kept.push_back((*at, stay.into()));
             }
         }
         self.commands = kept.iter().map(|(_, commands)| commands.len()).sum();
@@ -138,9 +141,8 @@ fn one_a_key<'a>(commands: impl Iterator<Item = &'a Command>) -> Vec<Command> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::command::{Action, Image};
+    use crate::command::Image;
     use crate::key::{KeySpace, Template};
-    use crate::version::Version;
 
     const WINDOW: Duration = Duration::from_secs(60);
 
