@@ -24,7 +24,7 @@ use tokio::time::Instant;
 use crate::lease::Checkpoint;
 use crate::stream::{ShardId, StreamError};
 
-use board::{Board, Probed, Reading};
+use board::{Board, Line, Probed};
 pub(crate) use fleet::LeasesSeen;
 pub use snapshot::{GapNote, ProbeNote, ShardState, Snapshot, StreamShardNote};
 pub use verdict::Verdict;
@@ -53,6 +53,7 @@ pub enum Part {
 pub struct ShardHealth {
     health: Health,
     key: (Arc<str>, ShardId),
+    line: Line,
 }
 
 impl Health {
@@ -68,9 +69,9 @@ impl Health {
     #[must_use]
     pub fn shard(&self, table: &Arc<str>, shard: &ShardId) -> ShardHealth {
         let key = (Arc::clone(table), shard.clone());
-        let reading = Reading::new(table, shard);
-        self.board().open(key.clone(), reading);
-        ShardHealth { health: self.clone(), key }
+        let line = Line::new(table, shard);
+        self.board().open(key.clone(), line.clone());
+        ShardHealth { health: self.clone(), key, line }
     }
 
     /// Takes in what a listing showed: the closed stream shards that wait for a child.
@@ -128,8 +129,9 @@ impl Health {
     /// Whether a stream shard of the table is read here, and was read at least once.
     #[must_use]
     pub fn reads(&self, table: &str) -> bool {
-        let read = |reading: &Reading| !reading.ended && reading.last_read.is_some();
-        self.board().shards.iter().any(|((of, _), reading)| &**of == table && read(reading))
+        self.board()
+            .readings()
+            .any(|((of, _), reading)| &**of == table && !reading.ended && reading.last_read.is_some())
     }
 
     /// Notes what a probe of a ring shard found: the lag, or why none could be measured.
@@ -181,7 +183,7 @@ impl Health {
     /// Brings the gauges of ages up to date, which grow while nothing is read.
     pub fn refresh_gauges(&self) {
         let now = Instant::now();
-        for reading in self.board().shards.values().filter(|reading| !reading.ended) {
+        for (_, reading) in self.board().readings().filter(|(_, reading)| !reading.ended) {
             reading.show(now);
         }
     }
@@ -203,18 +205,15 @@ impl ShardHealth {
     /// A read succeeded; `age` is that of its newest record, zero for a page without records.
     pub fn read(&self, age: Duration) {
         let now = Instant::now();
-        if let Some(reading) = self.health.board().shards.get_mut(&self.key) {
-            reading.last_read = Some((now, age));
-            reading.error = None;
-            reading.show(now);
-        }
+        let mut reading = self.line.reading();
+        reading.last_read = Some((now, age));
+        reading.error = None;
+        reading.show(now);
     }
 
     /// Pages were handed over or delivered: how many are under way, and up to where everything before is delivered.
     pub fn delivering(&self, under_way: usize, reached: Option<Checkpoint>) {
-        if let Some(reading) = self.health.board().shards.get_mut(&self.key) {
-            reading.delivering(under_way, reached, Instant::now());
-        }
+        self.line.reading().delivering(under_way, reached, Instant::now());
     }
 
     /// Records of the stream shard are lost.
@@ -224,9 +223,7 @@ impl ShardHealth {
 
     /// A call failed.
     pub fn failed(&self, error: &StreamError) {
-        if let Some(reading) = self.health.board().shards.get_mut(&self.key) {
-            reading.error = Some(error.to_string());
-        }
+        self.line.reading().error = Some(error.to_string());
     }
 
     /// The stream shard was read to its end.

@@ -1,7 +1,7 @@
 //! What is known, as it was reported.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use metrics::{Gauge, gauge};
@@ -15,7 +15,8 @@ use crate::stream::ShardId;
 
 #[derive(Debug, Default)]
 pub(super) struct Board {
-    pub(super) shards: BTreeMap<(Arc<str>, ShardId), Reading>,
+    /// Each line is written without the board, as often as its stream shard is read.
+    shards: BTreeMap<(Arc<str>, ShardId), Line>,
     pub(super) tables: BTreeMap<Arc<str>, TableState>,
     /// Oldest first.
     pub(super) gaps: VecDeque<GapNote>,
@@ -37,6 +38,10 @@ pub(super) struct TableState {
     pub(super) childless: BTreeMap<ShardId, Instant>,
     pub(super) fleet: Fleet,
 }
+
+/// A line of the board. Who has the board may take a line besides, and never the other way round.
+#[derive(Clone, Debug)]
+pub(super) struct Line(Arc<Mutex<Reading>>);
 
 /// A stream shard that is read here.
 #[derive(Debug)]
@@ -73,17 +78,18 @@ impl Board {
     }
 
     /// Opens a line.
-    pub(super) fn open(&mut self, key: (Arc<str>, ShardId), reading: Reading) {
+    pub(super) fn open(&mut self, key: (Arc<str>, ShardId), line: Line) {
         let table = Arc::clone(&key.0);
-        let before = self.shards.insert(key, reading);
-        if before.is_none_or(|before| before.ended) {
+        let before = self.shards.insert(key, line);
+        if before.is_none_or(|before| before.reading().ended) {
             self.count_open(table, |open| open + 1);
         }
     }
 
     /// Notes that a stream shard was read to its end.
     pub(super) fn end(&mut self, key: &(Arc<str>, ShardId)) {
-        let ends = self.shards.get_mut(key).is_some_and(|reading| !std::mem::replace(&mut reading.ended, true));
+        let line = self.shards.get(key);
+        let ends = line.is_some_and(|line| !std::mem::replace(&mut line.reading().ended, true));
         if ends {
             self.count_open(Arc::clone(&key.0), |open| open.saturating_sub(1));
         }
@@ -91,9 +97,22 @@ impl Board {
 
     /// Wipes a line.
     pub(super) fn close(&mut self, key: &(Arc<str>, ShardId)) {
-        if self.shards.remove(key).is_some_and(|reading| !reading.ended) {
+        if self.shards.remove(key).is_some_and(|line| !line.reading().ended) {
             self.count_open(Arc::clone(&key.0), |open| open.saturating_sub(1));
         }
+    }
+
+    /// The stream shards that are read here, each with its table.
+    pub(super) fn readings(&self) -> impl Iterator<Item = (&(Arc<str>, ShardId), MutexGuard<'_, Reading>)> {
+        self.shards.iter().map(|(key, line)| (key, line.reading()))
+    }
+
+    pub(super) fn reading(&self, key: &(Arc<str>, ShardId)) -> Option<MutexGuard<'_, Reading>> {
+        self.shards.get(key).map(Line::reading)
+    }
+
+    pub(super) fn is_read_here(&self, key: &(Arc<str>, ShardId)) -> bool {
+        self.shards.contains_key(key)
     }
 
     pub(super) fn read_here(&self, table: &str) -> BTreeSet<ShardId> {
@@ -102,7 +121,7 @@ impl Board {
     }
 
     pub(super) fn open_shards(&self) -> usize {
-        self.shards.values().filter(|reading| !reading.ended).count()
+        self.readings().filter(|(_, reading)| !reading.ended).count()
     }
 
     /// Counts instead of going through all lines: thousands may come or go at once.
@@ -127,8 +146,18 @@ impl Default for TableState {
     }
 }
 
-impl Reading {
+impl Line {
     pub(super) fn new(table: &str, shard: &ShardId) -> Self {
+        Self(Arc::new(Mutex::new(Reading::new(table, shard))))
+    }
+
+    pub(super) fn reading(&self) -> MutexGuard<'_, Reading> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Reading {
+    fn new(table: &str, shard: &ShardId) -> Self {
         Self {
             since: Instant::now(),
             last_read: None,

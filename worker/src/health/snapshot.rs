@@ -155,8 +155,8 @@ pub(super) fn of(board: &Board, now: Instant) -> Snapshot {
 fn stream_shards(board: &Board, now: Instant) -> Vec<StreamShardNote> {
     let leased = board.tables.iter().flat_map(|(table, state)| {
         state.fleet.shards.iter().map(move |(shard, seen)| {
-            let reading = board.shards.get(&(Arc::clone(table), shard.clone()));
-            note(table, shard, Some(seen), reading, now)
+            let reading = board.reading(&(Arc::clone(table), shard.clone()));
+            note(table, shard, Some(seen), reading.as_deref(), now)
         })
     });
     let mut notes: Vec<StreamShardNote> = leased.collect();
@@ -165,8 +165,8 @@ fn stream_shards(board: &Board, now: Instant) -> Vec<StreamShardNote> {
         .iter()
         .flat_map(|(table, state)| state.fleet.shards.keys().map(move |shard| (&**table, shard)))
         .collect();
-    let unlisted = board.shards.iter().filter(|((table, shard), _)| !listed.contains(&(&**table, shard)));
-    notes.extend(unlisted.map(|((table, shard), reading)| note(table, shard, None, Some(reading), now)));
+    let unlisted = board.readings().filter(|((table, shard), _)| !listed.contains(&(&**table, shard)));
+    notes.extend(unlisted.map(|((table, shard), reading)| note(table, shard, None, Some(&*reading), now)));
     let oldest_first = |a: &StreamShardNote, b: &StreamShardNote| b.age_s.partial_cmp(&a.age_s);
     notes.sort_by(|a, b| a.state.cmp(&b.state).then_with(|| oldest_first(a, b).unwrap_or(std::cmp::Ordering::Equal)));
     notes

@@ -36,7 +36,7 @@ pub(super) fn ready(board: &Board, unhealthy_after: Duration, now: Instant) -> V
     for (table, _) in board.tables.iter().filter(|(_, state)| !state.discovered) {
         reasons.push(format!("the stream of {table} is not discovered"));
     }
-    let unread = board.shards.iter().filter(|(_, reading)| !reading.ended && reading.last_read.is_none());
+    let unread = board.readings().filter(|(_, reading)| !reading.ended && reading.last_read.is_none());
     reasons.extend(unread.map(|((table, shard), _)| format!("stream shard {shard} of {table} was not read yet")));
     let stalled = stalled(board, unhealthy_after, now);
     reasons.extend(stalled.into_iter().chain(unheld(board)));
@@ -54,7 +54,7 @@ pub(super) fn ready(board: &Board, unhealthy_after: Duration, now: Instant) -> V
 fn stalled(board: &Board, unhealthy_after: Duration, now: Instant) -> Vec<String> {
     let late = |since: Instant| now.duration_since(since) > unhealthy_after;
     let mut reasons = Vec::new();
-    for ((table, shard), reading) in board.shards.iter().filter(|(_, reading)| !reading.ended) {
+    for ((table, shard), reading) in board.readings().filter(|(_, reading)| !reading.ended) {
         let since = reading.last_read.map_or(reading.since, |(at, _)| at);
         if late(since) {
             let error = reading.error.as_ref().map(|error| format!(": {error}")).unwrap_or_default();
@@ -81,8 +81,7 @@ fn unheld(board: &Board) -> Vec<String> {
     let mut warnings = Vec::new();
     for (table, state) in &board.tables {
         // One that was taken here since the leases were looked at is attended to.
-        let unheld =
-            state.fleet.unheld().filter(|(shard, _)| !board.shards.contains_key(&(table.clone(), (*shard).clone())));
+        let unheld = state.fleet.unheld().filter(|(shard, _)| !board.is_read_here(&(table.clone(), (*shard).clone())));
         for (shard, seen) in unheld {
             let owner = match &seen.owner {
                 Some(owner) => format!("the lease of {owner} does not move"),
