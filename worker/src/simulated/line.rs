@@ -79,14 +79,14 @@ impl Line {
     /// Makes a call: there, what happens in the world, and back.
     pub(super) async fn call<T>(&self, at_the_end: impl FnOnce(&mut World) -> T) -> T {
         self.travel(1).await;
-        let answer = at_the_end(&mut self.world.lock().unwrap());
+        let answer = self.world(at_the_end);
         self.wait().await;
         answer
     }
 
     /// Looks at the world without a call.
     pub(super) fn world<T>(&self, look: impl FnOnce(&mut World) -> T) -> T {
-        look(&mut self.world.lock().unwrap())
+        World::with(&self.world, look)
     }
 
     pub(super) async fn travel(&self, times: u32) {

@@ -1,11 +1,15 @@
 //! Everything that workers share: the cloud, the ring, faults, and the book of what happened.
 
+use std::sync::Mutex;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::cloud::{Cloud, Rules};
 use super::ledger::Ledger;
+
+/// What takes longer was interrupted by other work of the machine, and counts as so long.
+const INTERRUPTED: Duration = Duration::from_micros(200);
 
 pub(super) struct World {
     pub(super) cloud: Cloud,
@@ -16,6 +20,8 @@ pub(super) struct World {
     leases_down_until: Instant,
     /// A call fails once in so many times; 0 for never.
     pub(super) flaky: u32,
+    /// The real time that everything in here has taken, which is no worker's.
+    pub(super) spent: Duration,
 }
 
 pub(super) struct RingShard {
@@ -42,7 +48,17 @@ impl World {
             listings_throttled_until: now,
             leases_down_until: now,
             flaky,
+            spent: Duration::ZERO,
         }
+    }
+
+    /// Does something in the world, on the world's account.
+    pub(super) fn with<T>(world: &Mutex<Self>, what: impl FnOnce(&mut Self) -> T) -> T {
+        let mut world = world.lock().unwrap();
+        let began = std::time::Instant::now();
+        let answer = what(&mut world);
+        world.spent += began.elapsed().min(INTERRUPTED);
+        answer
     }
 
     pub(super) fn disturb(&mut self, service: Service, time: Duration) {
