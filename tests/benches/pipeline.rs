@@ -16,6 +16,10 @@ use ringtide_servers::ValkeyServer;
 use ringtide_tests::products;
 use ringtide_tests::records::page;
 
+/// What the worker has, too.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 const PAGES: usize = 300;
 const RECORDS: usize = 1000;
 

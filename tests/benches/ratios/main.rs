@@ -17,6 +17,10 @@ use ringtide_tests::products;
 use ringtide_tests::raw::raw;
 use ringtide_tests::rounds::{Contestant, Work, report, take_turns};
 
+/// What the worker has, too.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 const ROUNDS: usize = 15;
 
 fn main() {
