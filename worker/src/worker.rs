@@ -85,9 +85,10 @@ impl Worker {
         let connected =
             Pipeline::connect(&probe::routed(config), aws::services(config)).map_err(StartError::Refused)?;
         let clients = Clients::connect(&config.aws).await;
+        let leases = DynamoDbLeases::new(clients.tables.clone(), &config.worker.application);
         Ok(Self {
-            source: Arc::new(DynamoDbStreams::new(clients.tables.clone(), clients.streams)),
-            leases: Arc::new(DynamoDbLeases::new(clients.tables, &config.worker.application)),
+            source: Arc::new(DynamoDbStreams::new(clients.tables, clients.streams)),
+            leases: Arc::new(leases.within(config.worker.lease_timeout)),
             deliver: Arc::new(connected.pipeline),
             owner: OwnerId::of_process(&config.worker.application),
             metrics: None,

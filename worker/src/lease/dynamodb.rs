@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use aws_sdk_dynamodb::Client;
+use aws_sdk_dynamodb::config::timeout::TimeoutConfig;
 use aws_sdk_dynamodb::operation::update_item::builders::UpdateItemFluentBuilder;
 use aws_sdk_dynamodb::types::{
     AttributeDefinition, BillingMode, GlobalSecondaryIndex, KeySchemaElement, KeyType, Projection, ProjectionType,
@@ -48,6 +49,23 @@ impl DynamoDbLeases {
     #[must_use]
     pub fn new(client: Client, application: &str) -> Self {
         Self { client, table: application.to_owned(), plain: Arc::default(), reported: Arc::default() }
+    }
+
+    /// The same with calls that are given up in time for another try before a stream lease expires: each try after a third
+    /// of `lease_timeout`, though not before a second is over, and the call after three times that.
+    ///
+    /// A call that the network has swallowed would otherwise hang on when the network is back.
+    #[must_use]
+    pub fn within(mut self, lease_timeout: Duration) -> Self {
+        let attempt = (lease_timeout / 3).clamp(Duration::from_secs(1), Duration::from_secs(10));
+        let timeouts = TimeoutConfig::builder()
+            .connect_timeout(attempt.min(Duration::from_secs(3)))
+            .read_timeout(attempt)
+            .operation_attempt_timeout(attempt)
+            .operation_timeout(attempt * 3);
+        let config = self.client.config().to_builder().timeout_config(timeouts.build());
+        self.client = Client::from_conf(config.build());
+        self
     }
 
     /// Reads a row; one that cannot be used is reported, once.

@@ -19,6 +19,23 @@ async fn it_keeps_the_conditions_of_the_seam() {
 }
 
 #[tokio::test]
+async fn a_call_that_nobody_answers_is_given_up_in_time_for_another() {
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let endpoint = format!("http://{}", silent.local_addr().unwrap());
+    let accepting = tokio::spawn(async move {
+        let mut connections = Vec::new();
+        while let Ok((connection, _)) = silent.accept().await {
+            connections.push(connection);
+        }
+    });
+    let aws = Aws { region: None, endpoint_url: Some(endpoint) };
+    let store = DynamoDbLeases::new(Clients::connect(&aws).await.tables, "leases").within(Duration::from_secs(3));
+    let listed = tokio::time::timeout(Duration::from_secs(8), store.list()).await;
+    assert!(matches!(listed, Ok(Err(LeaseError::Unavailable(_)))), "{listed:?}");
+    accepting.abort();
+}
+
+#[tokio::test]
 async fn attributes_that_it_does_not_know_and_rows_of_others_are_kept() {
     let (_emulator, client) = emulator().await;
     let store = DynamoDbLeases::new(client.clone(), "leases");
