@@ -136,13 +136,13 @@ impl Follower {
     }
 
     /// Frees leases that are this worker's and not read here, so that a successor need not wait: children that were claimed,
-    /// and what another worker was asked for and is still to hand over.
+    /// and what another worker was asked for and is still to hand over. What is not handed over in time is asked for no more.
     async fn free_claimed(&self) -> Result<(), LeaseError> {
         let shared = &self.shared;
         let until = Instant::now() + shared.settings.cadence.timeout / 2;
         self.fleet.close().await;
         loop {
-            let mut to_come = false;
+            let (mut to_come, late) = (false, Instant::now() >= until);
             for lease in shared.leases.list().await? {
                 let unended = lease.key.stream == shared.name && lease.checkpoint != Checkpoint::ShardEnd;
                 if unended {
@@ -152,7 +152,8 @@ impl Follower {
                     continue;
                 }
                 if lease.leaving.is_some() {
-                    to_come = true;
+                    // One that is handed over at this moment is looked at once more.
+                    to_come |= !(late && shared.leases.withdraw(&lease, &shared.owner).await?);
                 } else if self.fleet.is_ours(&lease) {
                     match shared.leases.take(&lease, &shared.owner).await {
                         Ok(held) => shared.leases.release(held).await?,
@@ -161,7 +162,7 @@ impl Follower {
                     }
                 }
             }
-            if !to_come || Instant::now() >= until {
+            if !to_come {
                 return Ok(());
             }
             tokio::time::sleep(HAND_OVER_CHECK).await;

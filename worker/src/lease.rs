@@ -78,6 +78,14 @@ pub trait LeaseStore: Send + Sync + 'static {
     /// Those of the call.
     async fn ask(&self, lease: &Lease, owner: &OwnerId) -> Result<bool, LeaseError>;
 
+    /// Takes back `owner`'s request for a lease, as it was last read: its holder keeps it, or frees it where it has learned of
+    /// the request already. `false` where it was handed over by now, or is asked for by somebody else. The counter stays as
+    /// it is.
+    ///
+    /// # Errors
+    /// Those of the call.
+    async fn withdraw(&self, lease: &Lease, owner: &OwnerId) -> Result<bool, LeaseError>;
+
     /// Takes a lease as it was last read, whoever owned it then.
     ///
     /// # Errors

@@ -339,6 +339,9 @@ async fn a_task_that_panics_ends_the_worker_with_an_error() {
         async fn ask(&self, lease: &Lease, owner: &OwnerId) -> Result<bool, LeaseError> {
             self.0.ask(lease, owner).await
         }
+        async fn withdraw(&self, lease: &Lease, owner: &OwnerId) -> Result<bool, LeaseError> {
+            self.0.withdraw(lease, owner).await
+        }
         async fn take(&self, lease: &Lease, owner: &OwnerId) -> Result<HeldLease, LeaseError> {
             self.0.take(lease, owner).await
         }

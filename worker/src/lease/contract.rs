@@ -50,6 +50,13 @@ pub(crate) async fn check(store: &dyn LeaseStore) {
     assert_eq!((asked.holder(), asked.counter), (Some(&other), before.counter));
     assert_eq!(store.ask(&asked, &me).await, Ok(false), "it is asked for already");
     assert!(matches!(store.take(&before, &me).await, Err(LeaseError::Lost(_))), "it is not as it was read");
+    // A request is taken back by whoever made it, and nobody else.
+    assert_eq!(store.withdraw(&asked, &me).await, Ok(false), "it is not this one's request");
+    assert_eq!(store.withdraw(&before, &third).await, Ok(false), "nobody had asked for it when it was read");
+    assert_eq!(store.withdraw(&asked, &third).await, Ok(true));
+    assert_eq!(find(store, &key).await, before);
+    assert_eq!(store.withdraw(&asked, &third).await, Ok(false), "it is taken back already");
+    assert_eq!(store.ask(&before, &third).await, Ok(true));
     assert!(!theirs.trace().asked.is_cancelled());
     store.renew(&mut theirs).await.unwrap();
     assert!(theirs.trace().asked.is_cancelled(), "the holder learns of it by its next write");
@@ -67,6 +74,16 @@ pub(crate) async fn check(store: &dyn LeaseStore) {
     assert_eq!(store.release(slow).await, lost);
     let taken = find(store, &key).await;
     assert_eq!((taken.owner.as_ref(), taken.leaving.as_ref()), (Some(&me), None));
+
+    // A holder that has learned of a request frees its lease, though the request was taken back meanwhile.
+    assert_eq!(store.ask(&taken, &third).await, Ok(true));
+    store.renew(&mut theirs).await.unwrap();
+    assert_eq!(store.withdraw(&find(store, &key).await, &third).await, Ok(true));
+    store.renew(&mut theirs).await.unwrap();
+    store.release(theirs).await.unwrap();
+    let freed = find(store, &key).await;
+    assert_eq!((freed.owner.as_ref(), freed.leaving.as_ref()), (None, None));
+    let mut theirs = store.take(&freed, &me).await.unwrap();
 
     let children = BTreeSet::from(["x".into(), "y".into()]);
     store.checkpoint(&mut theirs, &Checkpoint::ShardEnd, &children).await.unwrap();

@@ -283,11 +283,21 @@ impl LeaseStore for DynamoDbLeases {
             .condition_expression(
                 "leaseOwner = :owner AND attribute_not_exists(checkpointOwner) AND checkpoint <> :end",
             );
-        match request.send().await.map_err(|e| failed(&e, &lease.key)) {
-            Ok(_) => Ok(true),
-            Err(LeaseError::Lost(_)) => Ok(false),
-            Err(error) => Err(error),
-        }
+        was_as_read(request.send().await.map_err(|e| failed(&e, &lease.key)))
+    }
+
+    async fn withdraw(&self, lease: &Lease, owner: &OwnerId) -> Result<bool, LeaseError> {
+        let Some(holder) = &lease.leaving else { return Ok(false) };
+        let request = self
+            .client
+            .update_item()
+            .table_name(&self.table)
+            .key(LEASE_KEY, text(&lease.key))
+            .expression_attribute_values(":owner", text(holder))
+            .expression_attribute_values(":me", text(owner))
+            .update_expression("SET leaseOwner = :owner REMOVE checkpointOwner")
+            .condition_expression("leaseOwner = :me AND checkpointOwner = :owner");
+        was_as_read(request.send().await.map_err(|e| failed(&e, &lease.key)))
     }
 
     async fn take(&self, lease: &Lease, owner: &OwnerId) -> Result<HeldLease, LeaseError> {
@@ -399,6 +409,15 @@ impl HeldLease {
             checkpoint: self.checkpoint,
             trace: self.trace(),
         }
+    }
+}
+
+/// Whether a write was made whose condition is that the row is as it was read.
+fn was_as_read<T>(written: Result<T, LeaseError>) -> Result<bool, LeaseError> {
+    match written {
+        Ok(_) => Ok(true),
+        Err(LeaseError::Lost(_)) => Ok(false),
+        Err(error) => Err(error),
     }
 }
 

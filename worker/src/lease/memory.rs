@@ -72,6 +72,16 @@ impl LeaseStore for MemoryLeases {
         Ok(true)
     }
 
+    async fn withdraw(&self, lease: &Lease, owner: &OwnerId) -> Result<bool, LeaseError> {
+        let mut leases = self.leases();
+        let found = leases.get_mut(&lease.key).filter(|found| {
+            found.leaving.is_some() && found.leaving == lease.leaving && found.owner.as_ref() == Some(owner)
+        });
+        let Some(found) = found else { return Ok(false) };
+        found.owner = found.leaving.take();
+        Ok(true)
+    }
+
     async fn take(&self, lease: &Lease, owner: &OwnerId) -> Result<HeldLease, LeaseError> {
         let mut leases = self.leases();
         let found = leases.get_mut(&lease.key);

@@ -88,6 +88,10 @@ impl LeaseStore for Leases {
         self.call(|_| now(self.table.ask(lease, owner))).await
     }
 
+    async fn withdraw(&self, lease: &Lease, owner: &OwnerId) -> Result<bool, LeaseError> {
+        self.call(|_| now(self.table.withdraw(lease, owner))).await
+    }
+
     async fn take(&self, lease: &Lease, owner: &OwnerId) -> Result<HeldLease, LeaseError> {
         let take = |world: &mut World| {
             let held = now(self.table.take(lease, owner))?;
