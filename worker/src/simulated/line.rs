@@ -23,6 +23,8 @@ pub(super) struct Line {
 struct State {
     rng: fastrand::Rng,
     hung_until: Instant,
+    /// Until when a call stands still at the latest: those under way sleep through a healing.
+    asleep_until: Instant,
     cut_until: Instant,
     abandoned: bool,
 }
@@ -30,7 +32,13 @@ struct State {
 impl Line {
     pub(super) fn new(world: Arc<Mutex<World>>, worker: u32, seed: u64, flaw: Flaw, lease_time: Duration) -> Self {
         let now = Instant::now();
-        let state = State { rng: fastrand::Rng::with_seed(seed), hung_until: now, cut_until: now, abandoned: false };
+        let state = State {
+            rng: fastrand::Rng::with_seed(seed),
+            hung_until: now,
+            asleep_until: now,
+            cut_until: now,
+            abandoned: false,
+        };
         Self { world, state: Arc::new(Mutex::new(state)), flaw, worker, lease_time }
     }
 
@@ -42,6 +50,11 @@ impl Line {
     /// Until when its calls last stood still.
     pub(super) fn hung_until(&self) -> Instant {
         self.state.lock().unwrap().hung_until
+    }
+
+    /// Until when a call of it stands still at the latest.
+    pub(super) fn asleep_until(&self) -> Instant {
+        self.state.lock().unwrap().asleep_until
     }
 
     /// Nothing can be reached for a time.
@@ -102,10 +115,15 @@ impl Line {
 
     async fn wait(&self) {
         loop {
-            let until = self.state.lock().unwrap().hung_until;
-            if until <= Instant::now() {
-                return;
-            }
+            let until = {
+                let mut state = self.state.lock().unwrap();
+                let until = state.hung_until;
+                if until <= Instant::now() {
+                    return;
+                }
+                state.asleep_until = state.asleep_until.max(until);
+                until
+            };
             tokio::time::sleep_until(until).await;
             let mut state = self.state.lock().unwrap();
             // It may have been healed meanwhile, which this call has slept through.

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use super::flaw::Flaw;
 use super::fleet::Fleet;
 use super::leases::now;
+use super::line::Line;
 use super::plan::{Event, Plan};
 use super::world::World;
 use crate::lease::{Checkpoint, LeaseStore, OwnerId};
@@ -243,8 +244,12 @@ impl Run {
         }
     }
 
-    /// Waits until all is well, and returns what is not.
+    /// Waits until all is well, and returns what is not. A worker whose calls still hang is a fault that is not over.
     async fn settle(&mut self) -> Option<String> {
+        let lines = (0..self.fleet.size()).filter_map(|worker| self.fleet.line(worker));
+        if let Some(until) = lines.map(Line::asleep_until).max() {
+            tokio::time::sleep_until(until).await;
+        }
         let deadline = Instant::now() + SETTLES_WITHIN;
         loop {
             tokio::time::sleep(Duration::from_millis(250)).await;
@@ -271,7 +276,14 @@ impl Run {
         // Whose name stands on a lease that has ended does not matter to anybody.
         let open = |lease: &crate::lease::Lease| lease.owner.is_some() && lease.checkpoint != Checkpoint::ShardEnd;
         let held = now_list(&self.fleet).into_iter().find(open);
-        let held = held.map(|lease| format!("{} is still held after everybody has stopped", lease.key));
+        let held = held.map(|lease| {
+            let (owner, leaving) = (lease.owner.as_ref(), lease.leaving.as_ref().map(OwnerId::as_str));
+            let owner = owner.map(OwnerId::as_str);
+            format!(
+                "{} is still held after everybody has stopped: owner {owner:?}, leaving {leaving:?}, counter {}",
+                lease.key, lease.counter
+            )
+        });
         held.or_else(|| self.violation())
     }
 }
