@@ -181,7 +181,7 @@ impl Alone {
 
 #[test]
 #[ignore = "a measurement: make simulate-scale"]
-fn what_a_stream_shard_costs_does_not_grow_with_their_number() {
+fn what_a_stream_shard_costs() {
     // Kept to the end, so that none is given the memory of another.
     let mut kept = Vec::new();
     let mut all = Vec::new();
@@ -208,16 +208,15 @@ fn what_a_stream_shard_costs_does_not_grow_with_their_number() {
         "100 × 100", side_by_side.record, side_by_side.own, side_by_side.roll_over
     );
     let ((few, _), (many, cloud)) = (&all[1], &all[3]);
-    let record = many.record / few.record;
-    let own = many.own / side_by_side.own;
-    let roll_over = many.roll_over / few.roll_over;
-    println!(
-        "10,000 stream shards against 100: {record:.2} times the work of a record, {roll_over:.2} times that of a roll-over; \
-         against 100 workers with 100 each: {own:.2} times the worker's part of a record"
-    );
-    assert!(record <= 2.0, "the work of a record grows with the number of stream shards");
-    assert!(own <= 1.25, "the worker's part of a record grows with the number of its stream shards");
-    assert!(roll_over <= 1.5, "the work of a roll-over grows with the number of stream shards");
+    println!("10,000 stream shards in one worker");
+    for (what, times, goal) in [
+        ("the worker's part of a record, against 100 workers with 100 each", many.own / side_by_side.own, 1.25),
+        ("work of a record, against 100 stream shards", many.record / few.record, 1.5),
+        ("work of a roll-over, against 100 stream shards", many.roll_over / few.roll_over, 1.5),
+    ] {
+        let verdict = if times <= goal { "met" } else { "missed" };
+        println!("  {what:<66} {times:.2} times   goal {goal}: {verdict}");
+    }
     let own = many.kilobytes - cloud;
     assert!(own <= 20.0, "{own:.1} KB for each idle stream shard");
 }
