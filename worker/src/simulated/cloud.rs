@@ -213,11 +213,22 @@ impl Cloud {
             for shard in stream.shards.values_mut() {
                 shard.trimmed += shard.records.iter().skip(shard.trimmed).take_while(|r| r.written < before).count();
             }
-            for (id, shard) in stream.shards.iter_mut().rev() {
-                let over = shard.closed.is_some_and(|closed| closed < before) && !fresh.contains(id);
-                shard.forgotten |= forget && over && shard.trimmed == shard.records.len();
-                if !shard.forgotten && shard.visible_at + LONG_SHOWN > now {
+            let mut over = BTreeSet::new();
+            for (id, shard) in stream.shards.iter().rev() {
+                let ended = shard.closed.is_some_and(|closed| closed < before) && !fresh.contains(id);
+                if shard.forgotten || forget && ended && shard.trimmed == shard.records.len() {
+                    over.insert(id.clone());
+                } else if shard.visible_at + LONG_SHOWN > now {
                     fresh.extend(shard.parent.clone());
+                }
+            }
+            // They go by their age: none before its parent, which ended before it began.
+            let mut kept = BTreeSet::new();
+            for (id, shard) in &mut stream.shards {
+                shard.forgotten =
+                    over.contains(id) && shard.parent.as_ref().is_none_or(|parent| !kept.contains(parent));
+                if !shard.forgotten {
+                    kept.insert(id.clone());
                 }
             }
         }
