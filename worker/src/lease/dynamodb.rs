@@ -82,11 +82,26 @@ impl DynamoDbLeases {
         None
     }
 
+    fn row(&self, key: &LeaseKey) -> UpdateItemFluentBuilder {
+        self.client.update_item().table_name(&self.table).key(LEASE_KEY, text(key))
+    }
+
+    /// Makes or takes back a request for a lease that somebody holds.
+    async fn request(
+        &self,
+        (key, holder, asker): (&LeaseKey, &OwnerId, &OwnerId),
+        request: impl FnOnce(UpdateItemFluentBuilder) -> UpdateItemFluentBuilder,
+    ) -> Result<bool, LeaseError> {
+        let row = self.row(key).expression_attribute_values(":owner", text(holder));
+        match request(row.expression_attribute_values(":me", text(asker))).send().await.map_err(|e| failed(&e, key)) {
+            Ok(_) => Ok(true),
+            Err(LeaseError::Lost(_)) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
     fn update(&self, key: &LeaseKey, counter: u64) -> UpdateItemFluentBuilder {
-        self.client
-            .update_item()
-            .table_name(&self.table)
-            .key(LEASE_KEY, text(key))
+        self.row(key)
             .expression_attribute_values(":counter", number(counter))
             .expression_attribute_values(":next", number(counter.saturating_add(1)))
     }
@@ -271,33 +286,23 @@ impl LeaseStore for DynamoDbLeases {
 
     async fn ask(&self, lease: &Lease, owner: &OwnerId) -> Result<bool, LeaseError> {
         let (Some(holder), None) = (&lease.owner, &lease.leaving) else { return Ok(false) };
-        let request = self
-            .client
-            .update_item()
-            .table_name(&self.table)
-            .key(LEASE_KEY, text(&lease.key))
-            .expression_attribute_values(":owner", text(holder))
-            .expression_attribute_values(":me", text(owner))
-            .expression_attribute_values(":end", text(Checkpoint::ShardEnd))
-            .update_expression("SET leaseOwner = :me, checkpointOwner = :owner")
-            .condition_expression(
-                "leaseOwner = :owner AND attribute_not_exists(checkpointOwner) AND checkpoint <> :end",
-            );
-        was_as_read(request.send().await.map_err(|e| failed(&e, &lease.key)))
+        self.request((&lease.key, holder, owner), |row| {
+            row.expression_attribute_values(":end", text(Checkpoint::ShardEnd))
+                .update_expression("SET leaseOwner = :me, checkpointOwner = :owner")
+                .condition_expression(
+                    "leaseOwner = :owner AND attribute_not_exists(checkpointOwner) AND checkpoint <> :end",
+                )
+        })
+        .await
     }
 
     async fn withdraw(&self, lease: &Lease, owner: &OwnerId) -> Result<bool, LeaseError> {
         let Some(holder) = &lease.leaving else { return Ok(false) };
-        let request = self
-            .client
-            .update_item()
-            .table_name(&self.table)
-            .key(LEASE_KEY, text(&lease.key))
-            .expression_attribute_values(":owner", text(holder))
-            .expression_attribute_values(":me", text(owner))
-            .update_expression("SET leaseOwner = :owner REMOVE checkpointOwner")
-            .condition_expression("leaseOwner = :me AND checkpointOwner = :owner");
-        was_as_read(request.send().await.map_err(|e| failed(&e, &lease.key)))
+        self.request((&lease.key, holder, owner), |row| {
+            row.update_expression("SET leaseOwner = :owner REMOVE checkpointOwner")
+                .condition_expression("leaseOwner = :me AND checkpointOwner = :owner")
+        })
+        .await
     }
 
     async fn take(&self, lease: &Lease, owner: &OwnerId) -> Result<HeldLease, LeaseError> {
@@ -409,15 +414,6 @@ impl HeldLease {
             checkpoint: self.checkpoint,
             trace: self.trace(),
         }
-    }
-}
-
-/// Whether a write was made whose condition is that the row is as it was read.
-fn was_as_read<T>(written: Result<T, LeaseError>) -> Result<bool, LeaseError> {
-    match written {
-        Ok(_) => Ok(true),
-        Err(LeaseError::Lost(_)) => Ok(false),
-        Err(error) => Err(error),
     }
 }
 
