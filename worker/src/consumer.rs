@@ -22,7 +22,7 @@ use crate::discovery::Discovery;
 use crate::health::ShardHealth;
 use crate::lease::keeper::{Cadence, LeaseKeeper};
 use crate::lease::{Checkpoint, HeldLease, Lease, LeaseError, LeaseStore, OwnerId, StreamName};
-use crate::lineage::Origin;
+use crate::lineage::{self, Origin};
 use crate::pace::Pace;
 use crate::stream::policy::AfterGap;
 use crate::stream::{ShardId, StreamError, StreamSource};
@@ -31,6 +31,8 @@ use reading::{Reader, Step};
 
 /// How long a closed stream shard's children are looked for before its end is stored without them.
 const CHILD_PATIENCE: Duration = Duration::from_secs(30);
+/// How long those of one are looked for that is gone: they were shown long before.
+const CHILD_PATIENCE_WHEN_GONE: Duration = lineage::PATIENCE;
 /// How often a consumer that waits for its pages looks whether something that is down holds them up.
 const HOLD_UP_CHECK: Duration = Duration::from_millis(50);
 
@@ -84,6 +86,7 @@ pub(crate) struct Consumer {
     origin: Origin,
     watermark: Watermark<Checkpoint>,
     under_way: FuturesUnordered<UnderWay>,
+    child_patience: Duration,
 }
 
 impl Consumer {
@@ -96,7 +99,8 @@ impl Consumer {
         let cadence = shared.settings.cadence;
         let keeper = LeaseKeeper::start(Arc::clone(&shared.leases), held, cadence, Arc::clone(&shared.table));
         let (watermark, under_way) = (Watermark::new(), FuturesUnordered::new());
-        let consumer = Self { shared, shard, keeper, health, origin: Origin::First, watermark, under_way };
+        let (origin, child_patience) = (Origin::First, CHILD_PATIENCE);
+        let consumer = Self { shared, shard, keeper, health, origin, watermark, under_way, child_patience };
         (consumer, from)
     }
 
@@ -193,7 +197,10 @@ impl Consumer {
                     }
                     match after {
                         AfterGap::Horizon => {}
-                        AfterGap::End => return None,
+                        AfterGap::End => {
+                            self.child_patience = CHILD_PATIENCE_WHEN_GONE;
+                            return None;
+                        }
                     }
                 }
             }
@@ -225,7 +232,7 @@ impl Consumer {
             let (shared, shard) = (self.shared.clone(), self.shard.clone());
             let claiming = async {
                 // Looked for while the last pages are delivered, so that the children begin right after.
-                let looking = shared.discovery.children_of(&shard, CHILD_PATIENCE);
+                let looking = shared.discovery.children_of(&shard, self.child_patience);
                 let delivering = async {
                     self.drain().await?;
                     self.health.ended();

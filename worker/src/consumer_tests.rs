@@ -225,6 +225,18 @@ async fn a_shard_that_is_gone_is_a_gap_that_flushes_and_ends_it() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn one_that_is_gone_without_a_child_does_not_hold_up_what_comes_after_it() {
+    let bench = Bench::new();
+    bench.source.shard("s", None, &[1, 2]);
+    let reading = bench.read("s").await;
+    tokio::time::sleep(500 * MS).await;
+    bench.source.forget("s");
+    tokio::time::sleep(CHILD_PATIENCE_WHEN_GONE + Duration::from_secs(1)).await;
+    assert!(reading.is_finished());
+    assert_eq!(bench.checkpoint("s").await, Checkpoint::ShardEnd);
+}
+
+#[tokio::test(start_paused = true)]
 async fn throttled_and_failed_reads_are_made_again() {
     let bench = Bench::new();
     bench.source.shard("s", None, &[1, 2, 3]);
