@@ -36,6 +36,8 @@ pub(super) async fn until_asked(
         }
     };
     let exit = tokio::select! {
+        // In a fixed order, so that a simulation runs the same way twice.
+        biased;
         exit = &mut exit => exit,
         () = give_way => {
             stop.cancel();

@@ -43,7 +43,9 @@ impl Leases {
             let answer = carry_out(world);
             if flaky && self.line.chance(world.flaky * 2) { unavailable("the answer was lost") } else { answer }
         };
-        self.line.call(call).await
+        // No call is waited for longer than a lease lives.
+        let answered = tokio::time::timeout(self.line.lease_time, self.line.call(call)).await;
+        answered.unwrap_or_else(|_| unavailable("not answered in time"))
     }
 
     fn take_of(&self, key: &LeaseKey) -> Option<Take> {
