@@ -101,8 +101,8 @@ impl Discovery {
         (Self { board, seen: 0, wants }, lister)
     }
 
-    /// The newest listing; `None` before the first.
-    pub(crate) fn newest(&self) -> Option<Arc<Listing>> {
+    /// The newest listing, and when its full part was begun; `None` before the first.
+    pub(crate) fn newest(&self) -> Option<(Arc<Listing>, Instant)> {
         self.board.newest()
     }
 
@@ -116,10 +116,12 @@ impl Discovery {
     pub(crate) async fn look_up(&self, shard: &ShardId, since: Instant) -> Sought {
         let patience = Instant::now() + PATIENCE + LOOK_AGAIN;
         loop {
+            // Asked first: what is not shown counts by a listing that is no newer than the one that is looked at.
+            let listed = self.board.listed();
             if let Some(beginning) = self.beginning(shard) {
                 return Sought::Shown(beginning);
             }
-            if lineage::is_gone(since, self.board.listed()) {
+            if lineage::is_gone(since, listed) {
                 return Sought::Gone;
             }
             if Instant::now() >= patience {
@@ -135,11 +137,6 @@ impl Discovery {
             // What was found is looked at once more above.
             let _not_yet = tokio::time::timeout(LOOK_AGAIN, shown).await;
         }
-    }
-
-    /// When the newest full listing was begun; now, before the first.
-    pub(crate) fn listed(&self) -> Instant {
-        self.board.listed().unwrap_or_else(Instant::now)
     }
 
     /// Asks for a listing soon.

@@ -43,13 +43,24 @@ pub(crate) enum Followed {
     BrokenOff,
 }
 
+/// The stream that takes a stream's place, as far as its followers have to know of each other.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Successor {
+    /// Cancelled once there is one.
+    pub(crate) there: CancellationToken,
+    /// Cancelled once every root of it was begun. Until then the leases of the replaced stream tell that the table was read
+    /// before, so that every record of the roots counts.
+    pub(crate) begun: CancellationToken,
+}
+
 /// Follows one stream.
 pub(crate) struct Follower {
     shared: Shared,
     health: Health,
     fleet: Arc<Fleet>,
-    /// Cancelled once the table has another stream.
-    superseded: CancellationToken,
+    /// Cancelled once every root of the stream was begun.
+    begun: CancellationToken,
+    successor: Successor,
     /// One task for each stream shard that is read here.
     consumers: JoinSet<(ShardId, Closed)>,
     running: BTreeMap<ShardId, Running>,
@@ -71,13 +82,21 @@ struct Next {
 }
 
 impl Follower {
-    pub(crate) fn new(shared: Shared, fleet: Arc<Fleet>, health: Health, superseded: CancellationToken) -> Self {
+    /// `begun` is cancelled once every root of the stream was begun.
+    pub(crate) fn new(
+        shared: Shared,
+        fleet: Arc<Fleet>,
+        health: Health,
+        begun: CancellationToken,
+        successor: Successor,
+    ) -> Self {
         fleet.follow(&shared.name);
         Self {
             shared,
             health,
             fleet,
-            superseded,
+            begun,
+            successor,
             consumers: JoinSet::new(),
             running: BTreeMap::new(),
             childless_since: BTreeMap::new(),
@@ -98,7 +117,9 @@ impl Follower {
                 // A lease that is just being taken is better released in order; a table that does not answer is not waited for.
                 () = async { stop.cancelled().await; tokio::time::sleep(STOP_PATIENCE).await } => break Followed::Stopped,
             };
-            if next.drained && self.retire().await {
+            let may_retire = next.drained && self.successor.begun.is_cancelled();
+            if may_retire && self.retire().await {
+                self.begun.cancel();
                 break Followed::Drained;
             }
             tokio::select! {
@@ -119,7 +140,8 @@ impl Follower {
                     since = since.max(next.look.since);
                     continue;
                 }
-                () = self.superseded.cancelled(), if !self.superseded.is_cancelled() => {}
+                () = self.successor.there.cancelled(), if !self.successor.there.is_cancelled() => {}
+                () = self.successor.begun.cancelled(), if !self.successor.begun.is_cancelled() => {}
             }
             since = Instant::now();
         };
@@ -205,8 +227,8 @@ impl Follower {
         let soon = soon.clamp(Duration::from_millis(50), Duration::from_secs(1));
         let later = NextLook::at(Instant::now() + Duration::from_secs(60));
         let mut next = Next { look: later, list: false, drained: false };
-        let Some(listing) = self.shared.discovery.newest() else { return next };
-        match self.start_what_may(&listing, since, stop).await {
+        let Some((listing, listed)) = self.shared.discovery.newest() else { return next };
+        match self.start_what_may((&listing, listed), since, stop).await {
             Ok((plan, others)) => {
                 let problem = self.fleet.has_twin().then(|| {
                     format!(
@@ -224,7 +246,7 @@ impl Follower {
                     next.look = if soon.at < next.look.at { soon } else { next.look };
                     next.list = true;
                 }
-                next.drained = self.superseded.is_cancelled()
+                next.drained = self.successor.there.is_cancelled()
                     && self.running.is_empty()
                     && plan.start.is_empty()
                     && plan.waiting.is_empty();
@@ -239,9 +261,12 @@ impl Follower {
     }
 
     /// Returns the plan, and whether a lease of it belongs to somebody else for now.
+    ///
+    /// The listing comes with when it was begun: by the time the leases are read there may be a newer one, and what this one
+    /// leaves out must not be judged by the other's age.
     async fn start_what_may(
         &mut self,
-        listing: &Listing,
+        (listing, listed): (&Listing, Instant),
         since: Instant,
         stop: &CancellationToken,
     ) -> Result<(Plan, bool), LeaseError> {
@@ -256,6 +281,9 @@ impl Follower {
             of_stream.map(|lease| (lease.key.shard.clone(), lease.clone())).collect();
         self.stop_what_is_stolen(&leases);
         let mut plan = lineage::plan(listing, &leases);
+        if !leases.is_empty() && !plan.begins_a_stream() {
+            self.begun.cancel();
+        }
         if table_read_before {
             // Where an earlier stream of the table was read, every record of this one counts.
             plan.fresh.clear();
@@ -274,7 +302,7 @@ impl Follower {
         if paused {
             return Ok((plan, true));
         }
-        let (held, list) = self.strays.hold(&plan, shared.discovery.listed(), Instant::now());
+        let (held, list) = self.strays.hold(&plan, listed, Instant::now());
         if list {
             shared.discovery.want();
         }
@@ -351,7 +379,8 @@ impl Follower {
             StreamStatus::Enabling | StreamStatus::Enabled => true,
             StreamStatus::Disabling | StreamStatus::Disabled => false,
         };
-        let childless = if on && !self.superseded.is_cancelled() { plan.childless.clone() } else { BTreeSet::new() };
+        let childless =
+            if on && !self.successor.there.is_cancelled() { plan.childless.clone() } else { BTreeSet::new() };
         self.health.discovered(&self.shared.table, &childless);
         let now = Instant::now();
         self.childless_since.retain(|shard, _| childless.contains(shard));
@@ -361,26 +390,20 @@ impl Follower {
         self.childless_since.values().any(|since| now.duration_since(*since) < CHILD_HASTE)
     }
 
-    /// Deletes the leases of a stream that was replaced and is read to its end, once its successor has some.
+    /// Deletes the leases of a stream that was replaced and is read to its end.
     async fn retire(&self) -> bool {
         let retired = async {
             let all = self.shared.leases.list().await?;
-            let (own, others): (Vec<Lease>, Vec<Lease>) =
-                all.into_iter().partition(|lease| lease.key.stream == self.shared.name);
-            if !others.iter().any(|lease| lease.key.stream.same_table(&self.shared.name)) {
-                return Ok(false);
+            for lease in all.iter().filter(|lease| lease.key.stream == self.shared.name) {
+                self.shared.leases.delete(lease).await?;
             }
-            for lease in own {
-                self.shared.leases.delete(&lease).await?;
-            }
-            Ok::<_, LeaseError>(true)
+            Ok::<_, LeaseError>(())
         };
         match retired.await {
-            Ok(true) => {
+            Ok(()) => {
                 tracing::info!(stream = self.shared.stream.arn, "replaced stream read to its end");
                 true
             }
-            Ok(false) => false,
             Err(error) => {
                 tracing::warn!(%error, "leases of a replaced stream not deleted, trying again");
                 false

@@ -101,6 +101,12 @@ pub fn plan(listing: &Listing, leases: &BTreeMap<ShardId, Lease>) -> Plan {
 }
 
 impl Plan {
+    /// Whether one that may start is among the oldest ones of a stream that was not read before.
+    #[must_use]
+    pub fn begins_a_stream(&self) -> bool {
+        self.start.keys().any(|shard| self.origin(shard) == Origin::First)
+    }
+
     /// Where one that may start comes from.
     #[must_use]
     pub fn origin(&self, shard: &ShardId) -> Origin {

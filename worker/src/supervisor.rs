@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use crate::consumer;
 use crate::deliver::Deliver;
 use crate::discovery::Discovery;
-use crate::follower::{Followed, Follower};
+use crate::follower::{Followed, Follower, Successor};
 use crate::health::{Health, Part};
 use crate::lease::fleet::Fleet;
 use crate::lease::keeper::Cadence;
@@ -68,12 +68,13 @@ impl Table {
     /// Follows the table's stream, and every stream that replaces it, until the worker stops.
     pub(crate) async fn run(mut self, found: Found) -> Result<(), TableFailed> {
         let stop = self.stop.clone();
-        let mut current = tokio::select! {
+        let (mut current, begun) = tokio::select! {
             biased;
             begun = self.begin(&found) => begun?,
             () = stop.cancelled() => return Ok(()),
         };
-        let mut superseded = self.follow(&current, CancellationToken::new());
+        let mut successor = Successor::default();
+        self.follow(&current, begun, successor.clone());
         loop {
             tokio::select! {
                 biased;
@@ -105,9 +106,10 @@ impl Table {
                             flushed = self.flush("new_stream", &newest) => flushed?,
                             () = stop.cancelled() => break,
                         }
-                        superseded.cancel();
+                        successor.there.cancel();
                         current = newest;
-                        superseded = self.follow(&current, CancellationToken::new());
+                        let begun = std::mem::take(&mut successor).begun;
+                        self.follow(&current, begun, successor.clone());
                     }
                 }
             }
@@ -117,8 +119,9 @@ impl Table {
     }
 
     /// Finds the stream to follow: the described one, or a newer one that is known from leases, since a description may be
-    /// an old one. Looks for what an earlier worker left, too: leases of streams that were replaced while nobody looked.
-    async fn begin(&mut self, found: &Found) -> Result<Arc<Stream>, TableFailed> {
+    /// an old one. Looks for what an earlier worker left, too: leases of streams that were replaced while nobody looked. The
+    /// token is to tell their followers that every root of it was begun.
+    async fn begin(&mut self, found: &Found) -> Result<(Arc<Stream>, CancellationToken), TableFailed> {
         let leases = self.read_leases(&found.name).await;
         let streams: BTreeSet<StreamName> = leases.into_iter().map(|lease| lease.key.stream).collect();
         let described = self.adopted.clone().unwrap_or_else(|| found.name.clone());
@@ -140,12 +143,12 @@ impl Table {
         if !older.is_empty() && !streams.contains(&name) {
             self.flush("new_stream", &stream).await?;
         }
+        let successor = Successor::default();
+        successor.there.cancel();
         for older in older.into_iter().filter_map(|older| older.stream(&stream)) {
-            let drained = CancellationToken::new();
-            drained.cancel();
-            self.follow(&Arc::new(older), drained);
+            self.follow(&Arc::new(older), CancellationToken::new(), successor.clone());
         }
-        Ok(stream)
+        Ok((stream, successor.begun))
     }
 
     /// Reads all leases, those of an application for a single stream too where this worker follows only one table.
@@ -182,11 +185,11 @@ impl Table {
         Some(self.adopted.clone().filter(|adopted| *adopted == name.plain()).unwrap_or(name))
     }
 
-    /// Starts to follow a stream; the token tells the follower that another stream has replaced it.
-    fn follow(&mut self, stream: &Arc<Stream>, superseded: CancellationToken) -> CancellationToken {
+    /// Starts to follow a stream; the follower cancels `begun` once every root of it was begun.
+    fn follow(&mut self, stream: &Arc<Stream>, begun: CancellationToken, successor: Successor) {
         let Some(name) = self.name_of(stream) else {
             tracing::error!(stream = stream.arn, "the stream's name cannot be told from its arn");
-            return superseded;
+            return;
         };
         let deps = &self.deps;
         let (discovery, lister) =
@@ -212,9 +215,8 @@ impl Table {
             },
         };
         tracing::info!(table = %self.name, stream = stream.arn, "following the stream");
-        let follower = Follower::new(shared, Arc::clone(&deps.fleet), deps.health.clone(), superseded.clone());
+        let follower = Follower::new(shared, Arc::clone(&deps.fleet), deps.health.clone(), begun, successor);
         self.followers.spawn(follower.run(lister, self.stop.clone()));
-        superseded
     }
 
     /// Reports what is wrong with the table, and returns its newest stream.

@@ -1,5 +1,5 @@
 use super::*;
-use crate::lease::{Checkpoint, MemoryLeases};
+use crate::lease::{Checkpoint, Lease, MemoryLeases, StreamName};
 use crate::scripted::{ARN, Recorder, ScriptedStream};
 use crate::stream::StreamError;
 
@@ -143,6 +143,32 @@ async fn a_stream_that_was_replaced_while_nobody_looked_is_a_gap() {
     let _second = bench.start("me").await.unwrap();
     seconds(3).await;
     assert_eq!(bench.recorder.flushed(), ["products"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_new_stream_lost_before_it_was_begun_is_a_gap_too() {
+    let bench = Bench::new();
+    bench.source.shard("s", None, &[1, 2]);
+    bench.source.begins("s", 1);
+    bench.source.close("s");
+    let first = bench.start("first").await.unwrap();
+    seconds(60).await;
+    first.shutdown();
+    first.join().await.unwrap();
+    let arn = ARN.replace("2026-01", "2026-03");
+    bench.source.replace_stream(&arn);
+    // Somebody was about to read it, and never came to it.
+    let name = StreamName::of(&ringtide_core::record::stream_of_arn(&arn).unwrap()).unwrap();
+    let claimed = Lease { owner: Some(OwnerId::named("gone")), ..Lease::new(name.lease(&"s".into())) };
+    assert!(bench.leases.create(&claimed).await.unwrap());
+    let _second = bench.start("second").await.unwrap();
+    seconds(5).await;
+    assert_eq!(bench.checkpoints().await.len(), 2, "what was read before is still known");
+    bench.source.trim("s", 2);
+    seconds(10).await;
+    assert_eq!(bench.recorder.flushed(), ["products"], "record 1 was trimmed before anybody had read it");
+    seconds(60).await;
+    assert_eq!(bench.checkpoints().await, [("s".to_owned(), Checkpoint::ShardEnd)]);
 }
 
 #[tokio::test(start_paused = true)]

@@ -48,9 +48,10 @@ impl Newest {
 }
 
 impl Board {
-    /// The newest listing; `None` before the first.
-    pub(super) fn newest(&self) -> Option<Arc<Listing>> {
-        self.lock().listing.clone()
+    /// The newest listing, and when it was begun; `None` before the first.
+    pub(super) fn newest(&self) -> Option<(Arc<Listing>, Instant)> {
+        let newest = self.lock();
+        Some((newest.listing.clone()?, newest.listed?))
     }
 
     /// A stream shard's children, the stream's status, and the version of the listing that shows them.
