@@ -37,7 +37,7 @@ impl<T: Serialize + DeserializeOwned + Send + 'static> Space<T> {
     /// is then called once with the keys to load here, in a task of its own, and returns a map: keys that are not in
     /// it do not exist, which is cached too. What the map may hold for a key is told by [`LoadedPart`]. A loader that
     /// fails fails the keys it was called for and no others; the same holds for a ring shard, whose keys are loaded
-    /// without it. Keys may repeat; they are looked up and loaded once.
+    /// without it. Keys may repeat; they are loaded once.
     ///
     /// The loader is called more than once where some leases are more than a few ms late, and for keys that other
     /// reads are loading and whose answer is older than this read.

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use ringtide_core::key::CacheKey;
 use ringtide_core::valkey::ShardError;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -20,7 +19,7 @@ use super::partition::{Lookup, Partition};
 use crate::cache::Inner;
 use crate::error::Error;
 use crate::key::IntoKeyParts;
-use crate::lookup::{Found, Miss, read_entry};
+use crate::lookup::{Miss, read_entry};
 use crate::observe::{self, Tally};
 use crate::space::Space;
 use crate::topology::Topology;
@@ -60,29 +59,30 @@ where
     let Space { cache, state, options, .. } = space;
     let inner = &cache.inner;
     let timeout = options.timeout_or(&inner.settings).map(|after| (Instant::now() + after, after));
+    let topology = inner.topology.load_full();
+    let mut partition = Partition::new(keys.len(), topology.shards().len());
     let mut answers: Vec<(K, Option<Answer<T>>)> = Vec::with_capacity(keys.len());
-    let mut rendered = Vec::with_capacity(keys.len());
-    for part in keys {
-        let (key, answer) = match space.key(&part) {
+    for (place, part) in keys.into_iter().enumerate() {
+        let answer = match space.key(&part) {
             Ok(key) => match inner.local_first(&key, state, options) {
                 Some(found) => {
                     tally.count(Some(found.status));
                     let loader = || gathering.loader(inner, state, part.clone(), None);
-                    (None, Some(Ok(inner.serve(found, || key, state, options, loader).value)))
+                    Some(Ok(inner.serve(found, || key, state, options, loader).value))
                 }
-                None => (Some(key), None),
+                None => {
+                    let owner = topology.ring().locate(key.as_bytes()).index();
+                    partition.add(place, key, owner);
+                    None
+                }
             },
             Err(error) => {
                 tally.count(None);
-                (None, Some(Err(error)))
+                Some(Err(error))
             }
         };
-        rendered.push(key);
         answers.push((part, answer));
     }
-    let topology = inner.topology.load_full();
-    let owner = |key: &CacheKey| topology.ring().locate(key.as_bytes()).index();
-    let Partition { lookups, twins } = Partition::new(rendered, topology.shards().len(), owner);
 
     let expected = gathering.expect();
     let look_up = |(lookup, owed): (Lookup, Option<ShardError>)| {
@@ -96,7 +96,8 @@ where
             (lookup, found, expected)
         }
     };
-    let lookups = by_server(&topology, lookups).into_iter().flat_map(|lookup| unless_owed(inner, &topology, lookup));
+    let lookups =
+        by_server(&topology, partition.lookups).into_iter().flat_map(|lookup| unless_owed(inner, &topology, lookup));
     let mut looking: FuturesUnordered<_> = lookups.map(look_up).collect();
     expected.give_up();
     let loader = |part: K| gathering.loader(inner, state, part, Some(expected.another()));
@@ -114,30 +115,29 @@ where
                     let mut found = Replies::new(found, options.fresh);
                     // Counted once a look-up: all tasks share the counters.
                     let (mut hits, mut negatives) = (0, 0);
-                    for (key, first) in lookup.keys.into_iter().zip(lookup.places) {
-                        let reply = found.next();
-                        for place in std::iter::once(first).chain(twins.of(first)) {
-                            let down = |error| inner.local_fallback(&key, state, options, error);
-                            let accept = |entry: &Bytes| {
-                                let found = read_entry(entry, state, options)?;
+                    for (key, place) in lookup.keys.into_iter().zip(lookup.places) {
+                        let answer = match found.next() {
+                            Reply::Entry(entry) => read_entry(&entry, state, options).inspect(|found| {
                                 *if found.value.is_some() { &mut hits } else { &mut negatives } += 1;
-                                Ok(found)
-                            };
-                            match reply.judge(accept, down) {
-                                Ok(found) => {
-                                    tally.count(Some(found.status));
-                                    behind += usize::from(found.refresh_before_ms != 0);
-                                    // What is left out is served once more, and loaded again by the next read.
-                                    let found = if behind <= AT_ONCE {
-                                        let part = || answers[place].0.clone();
-                                        inner.serve(found, || key.clone(), state, options, || loader(part()))
-                                    } else {
-                                        found
-                                    };
-                                    answers[place].1 = Some(Ok(found.value));
-                                }
-                                Err(miss) => misses.push_back((place, answers[place].0.clone(), key.clone(), miss)),
+                            }),
+                            Reply::Absent => Err(Miss::Absent),
+                            Reply::Down(error) => inner.local_fallback(&key, state, options, error),
+                            Reply::Refused => Err(Miss::Refused),
+                        };
+                        let (part, answered) = &mut answers[place];
+                        match answer {
+                            Ok(found) => {
+                                tally.count(Some(found.status));
+                                behind += usize::from(found.refresh_before_ms != 0);
+                                // What is left out is served once more, and loaded again by the next read.
+                                let found = if behind <= AT_ONCE {
+                                    inner.serve(found, || key, state, options, || loader(part.clone()))
+                                } else {
+                                    found
+                                };
+                                *answered = Some(Ok(found.value));
                             }
+                            Err(miss) => misses.push_back((place, part.clone(), key, miss)),
                         }
                     }
                     state.counters.hits.increment(hits);
@@ -243,21 +243,6 @@ impl Replies {
             Self::Found(found) => found.next().flatten().map_or(Reply::Absent, Reply::Entry),
             Self::Down(error) => Reply::Down(error.clone()),
             Self::Refused => Reply::Refused,
-        }
-    }
-}
-
-impl Reply {
-    fn judge<T>(
-        &self,
-        accept: impl FnOnce(&Bytes) -> Result<Found<T>, Miss>,
-        down: impl FnOnce(ShardError) -> Result<Found<T>, Miss>,
-    ) -> Result<Found<T>, Miss> {
-        match self {
-            Self::Entry(entry) => accept(entry),
-            Self::Absent => Err(Miss::Absent),
-            Self::Down(error) => down(error.clone()),
-            Self::Refused => Err(Miss::Refused),
         }
     }
 }

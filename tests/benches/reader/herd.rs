@@ -1,5 +1,8 @@
-//! A herd: 10,000 readers of one cold key in 4 processes, undisturbed and with the holder of the lease killed; and beside
-//! it the bare wake-up of as many tasks in as many processes by one published message, each reading its value.
+//! A herd: readers of one cold key in 4 processes, undisturbed and with the holder of the lease killed; and beside it the
+//! bare wake-up of as many tasks in as many processes by one published message, each reading its value.
+//!
+//! Ten thousand readers take a machine's cores some ms to run at all, which the bare tasks show; a tenth of them shows what
+//! the way from the load to the readers takes.
 
 use std::io;
 use std::process::Stdio;
@@ -19,7 +22,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
 const PROCESSES: usize = 4;
-const READERS: usize = 10_000;
+const READERS: [usize; 2] = [1_000, 10_000];
 const LOAD: Duration = Duration::from_millis(400);
 const LEASE: Duration = Duration::from_millis(500);
 const ROUNDS: usize = 5;
@@ -124,8 +127,8 @@ struct Process {
 }
 
 impl Process {
-    async fn start(server: &ValkeyServer, key: &str, bare: bool) -> Self {
-        let part = Part { address: server.address(), key: key.to_owned(), readers: READERS / PROCESSES, bare };
+    async fn start(server: &ValkeyServer, key: &str, readers: usize, bare: bool) -> Self {
+        let part = Part { address: server.address(), key: key.to_owned(), readers: readers / PROCESSES, bare };
         let mut command = Command::new(std::env::current_exe().unwrap());
         command.env(PART, serde_json::to_string(&part).unwrap());
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true);
@@ -155,11 +158,17 @@ impl Process {
 
 pub(crate) async fn run() {
     let server = ValkeyServer::start().unwrap();
-    println!("\nherd: {READERS} readers of one cold key in {PROCESSES} processes, a load of {LOAD:?}");
+    for readers in READERS {
+        herd(&server, readers).await;
+    }
+}
+
+async fn herd(server: &ValkeyServer, readers: usize) {
+    println!("\nherd: {readers} readers of one cold key in {PROCESSES} processes, a load of {LOAD:?}");
     let (mut late, mut bare, mut most) = (Vec::new(), Vec::new(), 0);
     for round in 0..ROUNDS {
-        bare.push(bare_wakeup(&server, &format!("bare-{round}")).await);
-        let mut processes = gather(&server, &format!("cold-{round}")).await;
+        bare.push(bare_wakeup(server, &format!("bare-{readers}-{round}"), readers).await);
+        let mut processes = gather(server, &format!("cold-{readers}-{round}"), readers).await;
         let mut all = Seen::default();
         for process in &mut processes {
             let seen = process.seen().await;
@@ -182,7 +191,7 @@ pub(crate) async fn run() {
 
     let (mut late, mut most) = (Vec::new(), 0);
     for round in 0..ROUNDS {
-        let mut processes = gather(&server, &format!("killed-{round}")).await;
+        let mut processes = gather(server, &format!("killed-{readers}-{round}"), readers).await;
         let holder = holder(&mut processes).await;
         let mut dead = processes.remove(holder);
         dead.child.kill().await.unwrap();
@@ -205,10 +214,10 @@ pub(crate) async fn run() {
 }
 
 /// Wakes the readers of all processes by one message; tells how long after it was sent 99% had their value.
-async fn bare_wakeup(server: &ValkeyServer, channel: &str) -> Duration {
+async fn bare_wakeup(server: &ValkeyServer, channel: &str, readers: usize) -> Duration {
     let mut processes = Vec::new();
     for _ in 0..PROCESSES {
-        processes.push(Process::start(server, channel, true).await);
+        processes.push(Process::start(server, channel, readers, true).await);
     }
     let mut connection = raw(server).await.unwrap();
     let value = serde_json::to_vec(&"x".repeat(200)).unwrap();
@@ -222,10 +231,10 @@ async fn bare_wakeup(server: &ValkeyServer, channel: &str) -> Duration {
 }
 
 /// Starts the processes and lets them read at the same moment.
-async fn gather(server: &ValkeyServer, key: &str) -> Vec<Process> {
+async fn gather(server: &ValkeyServer, key: &str, readers: usize) -> Vec<Process> {
     let mut processes = Vec::new();
     for _ in 0..PROCESSES {
-        processes.push(Process::start(server, key, false).await);
+        processes.push(Process::start(server, key, readers, false).await);
     }
     for process in &mut processes {
         process.child.stdin.as_mut().unwrap().write_all(b"go\n").await.unwrap();
