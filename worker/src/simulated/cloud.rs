@@ -22,6 +22,9 @@ const SKEW: Duration = Duration::from_secs(3);
 /// A stream shard is forgotten only when its children have been shown for so long.
 const LONG_SHOWN: Duration = Duration::from_secs(6);
 
+/// How long iterators that have expired are still known.
+const REMEMBERED: Duration = Duration::from_secs(120);
+
 /// What this cloud is like.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Rules {
@@ -383,8 +386,9 @@ impl Cloud {
 
     fn hand_out(&mut self, stream: usize, shard: &ShardId, index: usize) -> String {
         let (handed_out, life) = (Instant::now(), self.rules.iterator_life);
-        // Much longer than they live, so that an expired one is told from one that never was.
-        while self.iterators.front().is_some_and(|oldest| handed_out.duration_since(oldest.handed_out) >= life * 8) {
+        // Longer than anybody stands still with one, so that an expired one is told from one that never was.
+        let known = life + REMEMBERED;
+        while self.iterators.front().is_some_and(|oldest| handed_out.duration_since(oldest.handed_out) >= known) {
             self.iterators.pop_front();
             self.bygone += 1;
         }
