@@ -164,27 +164,28 @@ impl Follower {
         let until = Instant::now() + shared.settings.cadence.timeout / 2;
         self.fleet.close().await;
         loop {
-            let (mut to_come, late) = (false, Instant::now() >= until);
+            // What has changed since it was read may have come back: an asker that stops, too, withdraws what it asked for.
+            let (mut again, late) = (false, Instant::now() >= until);
             for lease in shared.leases.list().await? {
                 let unended = lease.key.stream == shared.name && lease.checkpoint != Checkpoint::ShardEnd;
                 if unended {
-                    self.fleet.hand_over_if_left(&lease).await?;
+                    again |= self.fleet.hand_over_if_left(&lease).await?;
                 }
                 if !unended || lease.owner.as_ref() != Some(&shared.owner) {
                     continue;
                 }
                 if lease.leaving.is_some() {
                     // One that is handed over at this moment is looked at once more.
-                    to_come |= !(late && shared.leases.withdraw(&lease, &shared.owner).await?);
+                    again |= !(late && shared.leases.withdraw(&lease, &shared.owner).await?);
                 } else if self.fleet.is_ours(&lease) {
                     match shared.leases.take(&lease, &shared.owner).await {
                         Ok(held) => shared.leases.release(held).await?,
-                        Err(LeaseError::Lost(_)) => {}
+                        Err(LeaseError::Lost(_)) => again = true,
                         Err(error) => return Err(error),
                     }
                 }
             }
-            if !to_come {
+            if !again {
                 return Ok(());
             }
             tokio::time::sleep(HAND_OVER_CHECK).await;

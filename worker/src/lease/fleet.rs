@@ -128,10 +128,11 @@ impl Fleet {
         Ok(leases)
     }
 
-    /// Gives up a lease that was asked for and that nobody reads by here: since a restart, or since it was claimed.
-    pub(crate) async fn hand_over_if_left(&self, lease: &Lease) -> Result<(), LeaseError> {
+    /// Gives up a lease that was asked for and that nobody reads by here: since a restart, or since it was claimed. Tells
+    /// whether it is not as it was read any more, so that it may be this worker's again.
+    pub(crate) async fn hand_over_if_left(&self, lease: &Lease) -> Result<bool, LeaseError> {
         if !self.sight().is_left_behind(lease) {
-            return Ok(());
+            return Ok(false);
         }
         match self.store.release(HeldLease::standing(lease, &self.owner)).await {
             Ok(()) => {
@@ -140,10 +141,10 @@ impl Fleet {
                     lease = %lease.key, asker = lease.owner.as_ref().map(OwnerId::as_str),
                     "stream lease handed over that was asked for and not read here"
                 );
-                Ok(())
+                Ok(false)
             }
-            // The asker has waited it out, or takes it by force.
-            Err(LeaseError::Lost(_)) => Ok(()),
+            // The asker has waited it out, takes it by force, or has taken back that it asked.
+            Err(LeaseError::Lost(_)) => Ok(true),
             Err(error) => Err(error),
         }
     }
