@@ -16,6 +16,7 @@ use ringtide_core::valkey::{
     Applied, Fill, FillReply, Inbox, InboxEvent, LeaseReply, LeaseRequest, MemoryServer, Notice, Release, Shard, Token,
 };
 use ringtide_core::version::Version;
+use ringtide_servers::number;
 
 use crate::support::*;
 
@@ -348,10 +349,6 @@ fn brief(value: &impl Debug) -> String {
     text.chars().take(4000).collect()
 }
 
-fn number_of(variable: &str, usual: u64) -> u64 {
-    std::env::var(variable).map_or(usual, |text| text.parse().expect("a number"))
-}
-
 #[tokio::test]
 async fn the_double_is_told_apart_from_a_server_by_nothing() {
     let server = Server::start();
@@ -362,8 +359,8 @@ async fn the_double_is_told_apart_from_a_server_by_nothing() {
     for channel in INBOXES {
         inboxes.push((inbox(&real, channel).await, inbox(&memory, channel).await));
     }
-    let first = number_of("RINGTIDE_DOUBLE_SEED", fastrand::u64(..u64::MAX / 2));
-    for seed in first..first + number_of("RINGTIDE_DOUBLE_SEQUENCES", 60) {
+    let first = number("RINGTIDE_DOUBLE_SEED").unwrap_or(fastrand::u64(..u64::MAX / 2));
+    for seed in first..first + number("RINGTIDE_DOUBLE_SEQUENCES").unwrap_or(60) {
         redis::cmd("FLUSHALL").exec_async(&mut raw).await.unwrap();
         double.clear();
         let mut dice = Dice(Rng::with_seed(seed));

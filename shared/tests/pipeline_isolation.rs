@@ -6,6 +6,7 @@ use redis::aio::MultiplexedConnection;
 use ringtide_core::config::Config;
 use ringtide_core::pipeline::{Pipeline, Services, Ticket};
 use ringtide_core::ring::Ring;
+use ringtide_servers::number;
 use tokio::time::Instant;
 
 use crate::support::{PRODUCTS, Server, change, set};
@@ -18,8 +19,7 @@ const OTHERS: [usize; 2] = [0, 2];
 
 /// How long a ring shard stands still, `RINGTIDE_OUTAGE_SECONDS`.
 fn outage() -> Duration {
-    let seconds = std::env::var("RINGTIDE_OUTAGE_SECONDS").ok().and_then(|text| text.parse().ok());
-    Duration::from_secs(seconds.unwrap_or(3))
+    Duration::from_secs(number("RINGTIDE_OUTAGE_SECONDS").unwrap_or(3))
 }
 
 struct Stage {

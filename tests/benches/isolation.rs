@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use redis::aio::MultiplexedConnection;
 use ringtide_core::pipeline::{Pipeline, Services, Ticket};
 use ringtide_core::ring::Ring;
-use ringtide_servers::ValkeyServer;
+use ringtide_servers::{ValkeyServer, number};
 use ringtide_tests::products;
 use ringtide_tests::raw::raw;
 use ringtide_tests::records::page;
@@ -82,7 +82,7 @@ fn main() {
     if !std::env::args().any(|argument| argument == "--bench") {
         return;
     }
-    let seconds = std::env::var("RINGTIDE_OUTAGE_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(60);
+    let seconds = number("RINGTIDE_OUTAGE_SECONDS").unwrap_or(60);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     runtime.block_on(contest(Duration::from_secs(seconds)));
 }

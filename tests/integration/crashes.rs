@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use aws_sdk_dynamodb::types::StreamViewType;
+use ringtide_servers::number;
 use ringtide_worker::lease::OwnerId;
 use ringtide_worker::{RunningWorker, Worker};
 
@@ -23,8 +24,7 @@ async fn successor(world: &World) -> RunningWorker {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn crashes_at_random_moments_lose_no_invalidation() {
-    let seed =
-        std::env::var("RINGTIDE_CRASH_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(fastrand::u64(..));
+    let seed = number("RINGTIDE_CRASH_SEED").unwrap_or_else(|| fastrand::u64(..));
     println!("RINGTIDE_CRASH_SEED={seed}");
     let mut random = fastrand::Rng::with_seed(seed);
     let mut world = World::new(Endpoint::embedded().await, 3, SPACES).await;

@@ -31,6 +31,7 @@ mod world;
 use cell::Cell;
 use flaw::Flaw;
 use outcome::{Count, Violation};
+use ringtide_servers::number;
 use schedule::Plan;
 use world::World;
 
@@ -43,16 +44,10 @@ const SCHEDULES: u64 = 12_000;
 /// Schedules within which a planted defect has to be found.
 const PLANTED: u64 = 4_000;
 
-fn number(name: &str, default: u64) -> u64 {
-    match std::env::var(name) {
-        Ok(text) => text.parse().unwrap_or_else(|_| panic!("{name}={text} is not a number")),
-        Err(_) => default,
-    }
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn no_interleaving_leaves_a_stale_entry() {
-    let (seed, count) = (number("RINGTIDE_FUZZ_SEED", SEED), number("RINGTIDE_FUZZ_SCHEDULES", SCHEDULES));
+    let seed = number("RINGTIDE_FUZZ_SEED").unwrap_or(SEED);
+    let count = number("RINGTIDE_FUZZ_SCHEDULES").unwrap_or(SCHEDULES);
     let only = std::env::var("RINGTIDE_FUZZ_ONLY").ok().map(|only| &*only.leak());
     let plan = Plan { cells: &Cell::ALL, worlds: World::ALL, flaw: Flaw::None, only };
     println!("seed {seed}, {count} schedules");

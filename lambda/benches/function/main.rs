@@ -21,7 +21,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use ringtide_core::ring::Ring;
-use ringtide_servers::ValkeyServer;
+use ringtide_servers::{ValkeyServer, number};
 use sandbox::{LONG, Sandbox, Start};
 use serde_json::{Value, json};
 
@@ -36,10 +36,6 @@ fn main() {
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     runtime.block_on(measure());
-}
-
-fn number(name: &str, usual: usize) -> usize {
-    std::env::var(name).ok().map_or(usual, |value| value.parse().unwrap())
 }
 
 fn config(servers: &[ValkeyServer]) -> String {
@@ -139,7 +135,7 @@ async fn measure() {
     println!("one record: {:?}", median(small));
     drop(sandbox);
 
-    for run in 1..=number("RUNS", 3) {
+    for run in 1..=number("RUNS").unwrap_or(3) {
         let (ours, other) = compare(&servers, &config, &event).await;
         let ratio = ours.as_secs_f64() / other.as_secs_f64();
         println!(
@@ -158,7 +154,7 @@ async fn compare(servers: &[ValkeyServer], config: &str, event: &str) -> (Durati
     let own = std::env::current_exe().unwrap();
     let mut sandboxes = [start(Path::new(BOOTSTRAP), config, None).await, start(&own, config, Some("obvious")).await];
     let mut taken = [Vec::new(), Vec::new()];
-    for round in 0..number("ROUNDS", 40) + 5 {
+    for round in 0..number("ROUNDS").unwrap_or(40) + 5 {
         for turn in 0..2 {
             let who = (round + turn) % 2;
             for n in 0..CACHED {

@@ -18,13 +18,10 @@ use fastrand::Rng;
 use futures_util::FutureExt;
 use ringtide_lambda::event::{Answer, Event};
 use ringtide_lambda::handler::Refused;
+use ringtide_servers::number;
 use stage::Stage;
 
 /// The number in an environment variable.
-fn number(name: &str) -> Option<u64> {
-    std::env::var(name).ok().map(|value| value.parse().unwrap())
-}
-
 /// An event text of these records.
 fn event_of(records: &[String]) -> String {
     format!("{{\"Records\":[{}]}}", records.join(","))

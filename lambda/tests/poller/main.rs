@@ -29,6 +29,7 @@ mod table;
 mod world;
 
 use fault::Fault;
+use ringtide_servers::number;
 
 /// The first seed unless another one is asked for.
 const SEED: u64 = 20_260_101;
@@ -36,16 +37,10 @@ const SEED: u64 = 20_260_101;
 /// Schedules within which a planted fault has to be found.
 const PLANTED: u64 = 60;
 
-fn number(name: &str, default: u64) -> u64 {
-    match std::env::var(name) {
-        Ok(text) => text.parse().unwrap_or_else(|_| panic!("{name}={text} is not a number")),
-        Err(_) => default,
-    }
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn no_schedule_leaves_a_stale_entry() {
-    let (seed, count) = (number("RINGTIDE_POLLER_SEED", SEED), number("RINGTIDE_POLLER_SCHEDULES", 24));
+    let seed = number("RINGTIDE_POLLER_SEED").unwrap_or(SEED);
+    let count = number("RINGTIDE_POLLER_SCHEDULES").unwrap_or(24);
     let report = campaign::run(seed, count, Fault::None).await;
     let minutes = report.took.as_secs_f64() / 60.0;
     println!("{} schedules from seed {seed}, {:.0} a minute", report.schedules, report.schedules as f64 / minutes);

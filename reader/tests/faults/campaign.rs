@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use fastrand::Rng;
-use ringtide_servers::{Direction, Flow};
+use ringtide_servers::{Direction, Flow, number};
 
 use super::process::Reader;
 use super::readers::{Tally, loads, read, read_on};
@@ -48,14 +48,10 @@ impl Fault {
     ];
 }
 
-fn setting(name: &str) -> Option<u64> {
-    std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name} is no number")))
-}
-
 /// Runs a campaign of some faults and audits what is left.
 pub(crate) async fn campaign(seed: u64, faults: &[Fault]) {
-    let seed = setting("RINGTIDE_FAULT_SEED").unwrap_or(seed);
-    let time = Duration::from_secs(setting("RINGTIDE_FAULT_SECONDS").unwrap_or(4));
+    let seed = number("RINGTIDE_FAULT_SEED").unwrap_or(seed);
+    let time = Duration::from_secs(number("RINGTIDE_FAULT_SECONDS").unwrap_or(4));
     // Side by side they would only measure each other.
     let _alone = ALONE.lock().await;
     stalls::watch();

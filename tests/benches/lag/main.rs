@@ -13,6 +13,7 @@ mod stage;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use ringtide_servers::number;
 use ringtide_tests::spread::Spread;
 use samples::Samples;
 use stage::{SHARDS, Stage};
@@ -55,7 +56,7 @@ fn main() {
     if !std::env::args().any(|argument| argument == "--bench") {
         return;
     }
-    let seconds = std::env::var("RINGTIDE_LAG_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(20);
+    let seconds = number("RINGTIDE_LAG_SECONDS").unwrap_or(20);
     let [measuring, emulating, working] =
         [(); 3].map(|()| tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap());
     measuring.block_on(contest(Duration::from_secs(seconds), emulating.handle(), working.handle()));

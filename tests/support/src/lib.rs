@@ -3,6 +3,7 @@
 mod certificates;
 mod cluster;
 mod dynamodb;
+mod given;
 mod ministack;
 mod process;
 mod program;
@@ -15,6 +16,7 @@ mod wire;
 pub use certificates::Certificates;
 pub use cluster::ValkeyCluster;
 pub use dynamodb::Emulator;
+pub use given::number;
 pub use ministack::Ministack;
 pub use process::{ServerError, free_port};
 pub use program::{Program, eventually};

@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 
 use fault::{Fault, Outages};
 use load::Load;
+use ringtide_servers::number;
 use world::World;
 
 /// Longer than anything here takes; reaching it is a failure.
@@ -40,10 +41,6 @@ impl Times {
 /// What the environment asks for; nothing where it is empty, as `make` leaves it.
 fn text(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|text| !text.is_empty())
-}
-
-fn number(name: &str) -> Option<u64> {
-    text(name).map(|text| text.parse().expect("a number"))
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 use aws_sdk_dynamodb::types::StreamViewType;
 use ringtide::Cache;
 use ringtide_core::config::{Aws, Config};
-use ringtide_servers::{Emulator, ValkeyServer};
+use ringtide_servers::{Emulator, ValkeyServer, number};
 use ringtide_worker::aws::Clients;
 
 use endless::{Endless, Endpoint};
@@ -84,10 +84,6 @@ impl World {
         // What went wrong can be read up in it, so only a good end takes it away.
         let _left_behind = std::fs::remove_dir_all(&self.folder);
     }
-}
-
-fn number(name: &str) -> Option<u64> {
-    std::env::var(name).ok().map(|text| text.parse().expect("a number"))
 }
 
 #[tokio::test(flavor = "multi_thread")]
