@@ -156,7 +156,7 @@ async fn compare(servers: &[ValkeyServer], config: &str, event: &str) -> (Durati
     let mut taken = [Vec::new(), Vec::new()];
     for round in 0..number("ROUNDS").unwrap_or(40) + 5 {
         for turn in 0..2 {
-            let who = (round + turn) % 2;
+            let who = usize::from((round + turn) % 2 == 1);
             for n in 0..CACHED {
                 let key = format!("product:{}", n * RECORDS / CACHED);
                 let connection = &mut connections[ring.locate(key.as_bytes()).index()];
