@@ -158,7 +158,9 @@ impl Sight {
                 self.left.remove(&lease.key);
             }
             seen.asked_since = lease.leaving.as_ref().map(|_| seen.asked_since.unwrap_or(now));
-            if lease.owner.as_ref() != Some(&self.owner) || lease.checkpoint == Checkpoint::ShardEnd {
+            // One that was handed over, and is asked for again, is still this worker's to hand over.
+            let for_us = [&lease.owner, &lease.leaving].map(Option::as_ref).contains(&Some(&self.owner));
+            if !for_us || lease.checkpoint == Checkpoint::ShardEnd {
                 self.asked.remove(&lease.key);
             }
         }
@@ -207,23 +209,26 @@ impl Sight {
     /// Whether a lease that stands under this worker's name is known to be no twin's: it was handed over or claimed, or held
     /// until now, or is left from before a restart.
     pub(crate) fn is_ours(&self, lease: &Lease) -> bool {
-        let key = &lease.key;
-        lease.leaving.is_none()
-            && lease.owner.as_ref() == Some(&self.owner)
-            && (self.asked.contains(key)
-                || self.inherited.as_ref().is_some_and(|inherited| inherited.contains_key(key))
-                || self.left.get(key).is_some_and(|written| lease.counter <= *written)
-                // A child that was claimed with its parent's end.
-                || (lease.counter == 0 && self.seen.get(key).is_none_or(|seen| !seen.twin)))
+        let inherited = || self.inherited.as_ref().is_some_and(|inherited| inherited.contains_key(&lease.key));
+        lease.leaving.is_none() && lease.owner.as_ref() == Some(&self.owner) && (inherited() || self.came_unread(lease))
     }
 
     /// Whether somebody has asked for a lease that stands under this worker's name from before a restart, untouched since, or
-    /// that was claimed with its parent's end and not taken yet: nobody reads by it who could hand it over.
+    /// that came to it and was not taken yet, or was held until now: nobody reads by it who could hand it over.
     pub(crate) fn is_left_behind(&self, lease: &Lease) -> bool {
         let inherited = self.inherited.as_ref().and_then(|inherited| inherited.get(&lease.key));
         lease.leaving.as_ref() == Some(&self.owner)
-            && (inherited == Some(&lease.counter) || lease.counter == 0)
+            && (inherited == Some(&lease.counter) || self.came_unread(lease))
             && !self.held.contains(&lease.key)
+    }
+
+    /// Whether a lease whose holder has this worker's name came to this very worker: it had asked for it, or held it until
+    /// now, or claimed it as a child with its parent's end.
+    fn came_unread(&self, lease: &Lease) -> bool {
+        let key = &lease.key;
+        self.asked.contains(key)
+            || self.left.get(key).is_some_and(|written| lease.counter <= *written)
+            || (lease.counter == 0 && self.seen.get(key).is_none_or(|seen| !seen.twin))
     }
 
     /// When the first of others' leases expires, if none is written until then.

@@ -162,6 +162,29 @@ fn what_is_asked_for_from_before_a_restart_is_left_behind_until_it_is_taken() {
 }
 
 #[test]
+fn what_was_handed_over_and_is_asked_back_before_it_was_taken_is_left_behind() {
+    let mut table = Table::new();
+    table.put("s", Some("other"), 4);
+    table.observe(0);
+    table.sight.asks(&key("s"));
+    table.put("s", Some("me"), 5);
+    table.observe(100);
+    table.change("s", |lease| (lease.owner, lease.leaving) = (Some(OwnerId::named("other")), Some(me())));
+    for ms in [200, 300] {
+        table.observe(ms);
+        assert!(table.sight.is_left_behind(&table.leases[&key("s")]), "nobody reads by it");
+    }
+    table.put("s", Some("other"), 6);
+    table.observe(400);
+    assert!(!table.sight.waits(), "it went back");
+    table.change("s", |lease| (lease.owner, lease.leaving) = (Some(OwnerId::named("third")), Some(me())));
+    assert!(
+        !table.sight.is_left_behind(&table.leases[&key("s")]),
+        "another process of this name has taken it meanwhile"
+    );
+}
+
+#[test]
 fn what_was_asked_for_before_a_restart_is_taken_when_it_is_handed_over() {
     let mut table = Table::new();
     table.put("s", Some("other"), 3);
