@@ -24,7 +24,7 @@ use tokio::time::Instant;
 use crate::lease::Checkpoint;
 use crate::stream::{ShardId, StreamError};
 
-use board::{Board, Line, Probed};
+use board::{Board, Line, Probed, Reading};
 pub(crate) use fleet::LeasesSeen;
 pub use snapshot::{GapNote, ProbeNote, ShardState, Snapshot, StreamShardNote};
 pub use verdict::Verdict;
@@ -48,6 +48,19 @@ pub enum Part {
     Leases,
 }
 
+/// How old a stream shard is that is read here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ShardAge {
+    /// Its table.
+    pub table: Arc<str>,
+    /// Its id.
+    pub stream_shard: ShardId,
+    /// How far the reading is behind: the newest record's age when it was read, and the time since.
+    pub age: Duration,
+    /// How long the watermark has stood still while pages are under way.
+    pub undelivered: Duration,
+}
+
 /// One stream shard's line on the board; dropping it wipes the line.
 #[derive(Debug)]
 pub struct ShardHealth {
@@ -69,7 +82,7 @@ impl Health {
     #[must_use]
     pub fn shard(&self, table: &Arc<str>, shard: &ShardId) -> ShardHealth {
         let key = (Arc::clone(table), shard.clone());
-        let line = Line::new(table, shard);
+        let line = Line::new();
         self.board().open(key.clone(), line.clone());
         ShardHealth { health: self.clone(), key, line }
     }
@@ -180,12 +193,18 @@ impl Health {
         snapshot::of(&self.board(), Instant::now())
     }
 
-    /// Brings the gauges of ages up to date, which grow while nothing is read.
-    pub fn refresh_gauges(&self) {
-        let now = Instant::now();
-        for (_, reading) in self.board().readings().filter(|(_, reading)| !reading.ended) {
-            reading.show(now);
-        }
+    /// How old the stream shards are that are read here and have not ended, by table and id.
+    #[must_use]
+    pub fn ages(&self) -> Vec<ShardAge> {
+        let (board, now) = (self.board(), Instant::now());
+        let open = board.readings().filter(|(_, reading)| !reading.ended);
+        let age = |((table, shard), reading): (&(Arc<str>, ShardId), MutexGuard<'_, Reading>)| ShardAge {
+            table: Arc::clone(table),
+            stream_shard: shard.clone(),
+            age: reading.age(now),
+            undelivered: reading.undelivered(now),
+        };
+        open.map(age).collect()
     }
 
     fn board(&self) -> MutexGuard<'_, Board> {
@@ -208,7 +227,6 @@ impl ShardHealth {
         let mut reading = self.line.reading();
         reading.last_read = Some((now, age));
         reading.error = None;
-        reading.show(now);
     }
 
     /// Pages were handed over or delivered: how many are under way, and up to where everything before is delivered.

@@ -11,12 +11,12 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::get;
-use metrics_exporter_prometheus::PrometheusHandle;
 use serde::Serialize;
 use tokio::time::Instant;
 
 use crate::deliver::Deliver;
 use crate::health::{Health, Verdict};
+use crate::metrics::Metrics;
 
 use history::History;
 
@@ -25,7 +25,7 @@ use history::History;
 pub(crate) struct Pages {
     health: Health,
     deliver: Arc<dyn Deliver>,
-    metrics: Option<PrometheusHandle>,
+    metrics: Option<Metrics>,
     about: Arc<About>,
     history: History,
 }
@@ -52,12 +52,10 @@ struct Body {
 }
 
 impl Pages {
-    pub(crate) fn new(
-        health: Health,
-        deliver: Arc<dyn Deliver>,
-        metrics: Option<PrometheusHandle>,
-        about: About,
-    ) -> Self {
+    pub(crate) fn new(health: Health, deliver: Arc<dyn Deliver>, metrics: Option<Metrics>, about: About) -> Self {
+        if let Some(metrics) = &metrics {
+            metrics.show(&health);
+        }
         Self { health, deliver, metrics, about: Arc::new(about), history: History::default() }
     }
 
@@ -88,28 +86,11 @@ impl Pages {
 
     fn exposition(&self) -> Response {
         match &self.metrics {
-            Some(handle) => {
-                self.health.refresh_gauges();
-                let text = without_nan(&handle.render());
+            Some(metrics) => {
+                let text = metrics.render();
                 ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
             }
             None => (StatusCode::NOT_FOUND, "this process exports no metrics\n").into_response(),
         }
-    }
-}
-
-/// Leaves out gauges of what is not there any more, such as stream shards that another worker reads now.
-fn without_nan(text: &str) -> String {
-    text.split_inclusive('\n').filter(|line| !line.trim_end().ends_with(" NaN")).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn gauges_that_stand_for_nothing_are_left_out() {
-        let text = "# TYPE a gauge\na{s=\"1\"} NaN\na{s=\"NaN\"} 2\n\nb 3\n";
-        assert_eq!(without_nan(text), "# TYPE a gauge\na{s=\"NaN\"} 2\n\nb 3\n");
     }
 }

@@ -17,7 +17,7 @@
 //! - `overview`, `pausing`, `replay`: what operators' commands do with streams and their leases
 //! - `audit`, `warm`: what they do with entries; `table`, `item`, `ring_shards`, `ceiling` are what both work with
 //! - [`health`], `http`: progress, and the pages that show it
-//! - `otlp`: the metrics, for an OpenTelemetry collector
+//! - [`metrics`], `otlp`: all metrics as one text, and for an OpenTelemetry collector
 //! - `probe`: the lag as it is measured, from a write to an entry that is gone
 //! - [`shutdown`], [`cli`], [`aws`]: signals, the command line, the SDK's clients
 
@@ -39,6 +39,7 @@ mod http;
 mod item;
 pub mod lease;
 pub mod lineage;
+pub mod metrics;
 mod otlp;
 mod overview;
 mod pace;

@@ -19,12 +19,13 @@ use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
-use metrics_exporter_prometheus::PrometheusHandle;
 use ringtide_core::clock::unix_ms;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use settings::Settings;
+
+use crate::metrics::Metrics;
 
 /// The longest answer that is read; it holds an error's text at most.
 const LONGEST_ANSWER: usize = 16 * 1024;
@@ -32,7 +33,7 @@ const LONGEST_ANSWER: usize = 16 * 1024;
 /// Sends metrics at an interval, and once more at the end.
 pub(crate) struct Exporter {
     settings: Settings,
-    metrics: PrometheusHandle,
+    metrics: Metrics,
     client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
     started_ms: u64,
 }
@@ -64,7 +65,7 @@ impl Exporter {
     ///
     /// # Errors
     /// The system's certificates cannot be read, where the endpoint is encrypted.
-    pub(crate) fn new(settings: Settings, metrics: PrometheusHandle) -> Result<Self, std::io::Error> {
+    pub(crate) fn new(settings: Settings, metrics: Metrics) -> Result<Self, std::io::Error> {
         let builder = HttpsConnectorBuilder::new();
         let connector = if settings.endpoint.starts_with("https://") {
             let provider = rustls::crypto::ring::default_provider();

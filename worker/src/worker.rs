@@ -4,7 +4,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use metrics_exporter_prometheus::PrometheusHandle;
 use ringtide_core::aws;
 use ringtide_core::clock::unix_ms;
 use ringtide_core::config::Config;
@@ -21,6 +20,7 @@ use crate::health::Health;
 use crate::http::{About, Pages};
 use crate::lease::fleet::Fleet;
 use crate::lease::{DynamoDbLeases, LeaseStore, OwnerId};
+use crate::metrics::Metrics;
 use crate::probe::{self, Prober};
 use crate::stream::{DynamoDbStreams, StreamSource};
 use crate::supervisor::{self, Deps, StartError, Table, TableFailed};
@@ -41,8 +41,9 @@ pub struct Worker {
     pub deliver: Arc<dyn Deliver>,
     /// The name under which leases are held.
     pub owner: OwnerId,
-    /// What `/metrics` shows; `None` where another part of the process exports them.
-    pub metrics: Option<PrometheusHandle>,
+    /// What `/metrics` shows; `None` where another part of the process exports them, which asks [`Health::ages`] for those of
+    /// stream shards.
+    pub metrics: Option<Metrics>,
     /// How long a start waits for DynamoDB to answer.
     pub start_timeout: Duration,
 }

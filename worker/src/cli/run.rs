@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use clap::Args;
-use metrics_exporter_prometheus::PrometheusHandle;
 use ringtide_core::config::Config;
 use tokio_util::sync::CancellationToken;
 
 use super::{Common, Exit, logging, metrics};
 use crate::deliver::Deliver;
 use crate::lease::OwnerId;
+use crate::metrics::Metrics;
 use crate::shutdown::Signals;
 use crate::supervisor::StartError;
 use crate::worker::Worker;
@@ -63,7 +63,7 @@ impl Run {
     }
 
     /// Runs the worker to its end.
-    async fn consume(&self, config: &Config, metrics: Option<PrometheusHandle>, signals: &Signals) -> Exit {
+    async fn consume(&self, config: &Config, metrics: Option<Metrics>, signals: &Signals) -> Exit {
         let starting = async {
             let mut worker = Worker::connect(config).await?;
             worker.metrics = metrics;

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use metrics::{Gauge, gauge};
+use metrics::gauge;
 use ringtide_core::metrics as names;
 use tokio::time::Instant;
 
@@ -55,7 +55,6 @@ pub(super) struct Reading {
     pub(super) reached: Option<Checkpoint>,
     /// Since when the watermark has stood still while pages are under way.
     pub(super) held_since: Option<Instant>,
-    gauges: Gauges,
 }
 
 /// A ring shard that is probed.
@@ -64,11 +63,6 @@ pub(super) struct Probed {
     pub(super) at: Instant,
     pub(super) lag: Option<Duration>,
     pub(super) failing: Option<(Instant, String)>,
-}
-
-struct Gauges {
-    age: Gauge,
-    undelivered: Gauge,
 }
 
 impl Board {
@@ -147,8 +141,8 @@ impl Default for TableState {
 }
 
 impl Line {
-    pub(super) fn new(table: &str, shard: &ShardId) -> Self {
-        Self(Arc::new(Mutex::new(Reading::new(table, shard))))
+    pub(super) fn new() -> Self {
+        Self(Arc::new(Mutex::new(Reading::new())))
     }
 
     pub(super) fn reading(&self) -> MutexGuard<'_, Reading> {
@@ -157,7 +151,7 @@ impl Line {
 }
 
 impl Reading {
-    fn new(table: &str, shard: &ShardId) -> Self {
+    fn new() -> Self {
         Self {
             since: Instant::now(),
             last_read: None,
@@ -166,7 +160,6 @@ impl Reading {
             under_way: 0,
             reached: None,
             held_since: None,
-            gauges: Gauges::of(table, shard),
         }
     }
 
@@ -192,36 +185,10 @@ impl Reading {
     pub(super) fn undelivered(&self, now: Instant) -> Duration {
         self.held_since.map_or(Duration::ZERO, |since| now.duration_since(since))
     }
-
-    pub(super) fn show(&self, now: Instant) {
-        self.gauges.age.set(self.age(now).as_secs_f64());
-        self.gauges.undelivered.set(self.undelivered(now).as_secs_f64());
-    }
 }
 
 impl Probed {
     pub(super) fn new(at: Instant) -> Self {
         Self { at, lag: None, failing: None }
-    }
-}
-
-impl Gauges {
-    fn of(table: &str, shard: &ShardId) -> Self {
-        let of = |name: &'static str| gauge!(name, names::TABLE => table.to_owned(), names::STREAM_SHARD => shard.to_string());
-        Self { age: of(names::STREAM_AGE), undelivered: of(names::STREAM_UNDELIVERED) }
-    }
-}
-
-impl Drop for Gauges {
-    fn drop(&mut self) {
-        // Whoever reads the stream shard next tells its age: here it is no number any more, and is left out of pages.
-        self.age.set(f64::NAN);
-        self.undelivered.set(f64::NAN);
-    }
-}
-
-impl std::fmt::Debug for Gauges {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Gauges").finish_non_exhaustive()
     }
 }

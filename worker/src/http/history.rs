@@ -61,9 +61,8 @@ pub(super) async fn watch(pages: &Pages) -> ! {
     let mut tick: u64 = 0;
     loop {
         ticks.tick().await;
-        pages.health.refresh_gauges();
         if let Some(metrics) = &pages.metrics {
-            metrics.run_upkeep();
+            metrics.upkeep();
         }
         live.set(one_if(pages.health.live().ok));
         ready.set(one_if(pages.health.ready().ok));

@@ -9,6 +9,9 @@ use ringtide_core::metrics as names;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
+use crate::health::Health;
+use crate::metrics::Metrics;
+
 use super::*;
 
 /// What a collector was sent: headers and body.
@@ -51,11 +54,15 @@ async fn a_collector_gets_what_the_page_shows() {
         .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &[0.1, 1.0])
         .unwrap()
         .build_recorder();
-    let handle = recorder.handle();
+    let shown = Metrics::new(recorder.handle());
+    let health = Health::new(Duration::from_secs(60), []);
+    shown.show(&health);
+    let line = health.shard(&"t".into(), &"s".into());
+    line.read(Duration::from_secs(7));
     metrics::with_local_recorder(&recorder, || {
         metrics::counter!(names::GAPS, names::TABLE => "a \"b\" c\\d\ne", names::REASON => "trimmed").increment(2);
-        metrics::gauge!(names::STREAM_AGE, names::TABLE => "t", names::STREAM_SHARD => "s").set(1.5);
-        metrics::gauge!(names::STREAM_AGE, names::TABLE => "t", names::STREAM_SHARD => "gone").set(f64::NAN);
+        metrics::gauge!(names::DELIVERY_PENDING, names::RING_SHARD => "a").set(1.5);
+        metrics::gauge!(names::DELIVERY_PENDING, names::RING_SHARD => "b").set(f64::NAN);
         for lag in [0.05, 0.5, 0.5, 7.0] {
             metrics::histogram!(names::PROBE_LAG, names::RING_SHARD => "a").record(lag);
         }
@@ -67,7 +74,7 @@ async fn a_collector_gets_what_the_page_shows() {
     ];
     let settings = settings(&format!("{url}/"), &environment).unwrap().unwrap();
     let stop = CancellationToken::new();
-    let running = tokio::spawn(Exporter::new(settings, handle).unwrap().run(stop.clone()));
+    let running = tokio::spawn(Exporter::new(settings, shown).unwrap().run(stop.clone()));
     let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
     while received.lock().unwrap().is_empty() {
         assert!(tokio::time::Instant::now() < deadline, "nothing was sent");
@@ -89,8 +96,15 @@ async fn a_collector_gets_what_the_page_shows() {
         attributes.contains(&json!({ "key": "table", "value": { "stringValue": "a \"b\" c\\d\ne" } })),
         "{attributes:?}"
     );
+    let pending = &metric(&body, "ringtide_delivery_pending")["gauge"]["dataPoints"];
+    assert_eq!(
+        (pending.as_array().unwrap().len(), &pending[0]["asDouble"]),
+        (1, &json!(1.5)),
+        "what is no number is not sent"
+    );
     let age = &metric(&body, "ringtide_stream_age_seconds")["gauge"]["dataPoints"];
-    assert_eq!((age.as_array().unwrap().len(), &age[0]["asDouble"]), (1, &json!(1.5)), "what is gone is not sent");
+    assert_eq!(age.as_array().unwrap().len(), 1);
+    assert!(age[0]["asDouble"].as_f64().unwrap() >= 7.0, "{age}");
     let lag = &metric(&body, "ringtide_probe_lag_seconds");
     assert_eq!(lag["unit"], "s");
     let lag = &lag["histogram"]["dataPoints"][0];
@@ -101,14 +115,14 @@ async fn a_collector_gets_what_the_page_shows() {
 
 #[tokio::test]
 async fn a_collector_that_hangs_or_is_away_costs_no_more_than_its_time() {
-    let handle = PrometheusBuilder::new().build_recorder().handle();
+    let metrics = Metrics::new(PrometheusBuilder::new().build_recorder().handle());
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let hanging = format!("http://{}", listener.local_addr().unwrap());
     let timeout = [("OTEL_EXPORTER_OTLP_TIMEOUT", "50")];
-    let exporter = Exporter::new(settings(&hanging, &timeout).unwrap().unwrap(), handle.clone()).unwrap();
+    let exporter = Exporter::new(settings(&hanging, &timeout).unwrap().unwrap(), metrics.clone()).unwrap();
     assert!(matches!(exporter.export().await, Err(ExportError::TimedOut(_))));
     drop(listener);
-    let exporter = Exporter::new(settings(&hanging, &[]).unwrap().unwrap(), handle).unwrap();
+    let exporter = Exporter::new(settings(&hanging, &[]).unwrap().unwrap(), metrics).unwrap();
     assert!(matches!(exporter.export().await, Err(ExportError::Unreachable(_))));
 }
 
