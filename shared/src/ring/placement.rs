@@ -17,9 +17,9 @@ const FRACTION_BITS: u32 = 40;
 #[derive(Clone, Debug)]
 pub(super) enum Table {
     /// Owner of each of [`SLOTS`] slots.
-    Ringtide(Box<[ShardIndex]>),
+    Ringtide(Owners),
     /// Owner of each of [`SKIPPER_SLOTS`] slots.
-    Skipper(Box<[ShardIndex]>),
+    Skipper(Owners),
     /// Hash of each shard's name, in the order of the shards.
     GoRedis(Box<[u64]>),
 }
@@ -28,8 +28,8 @@ impl Table {
     /// Makes the table for `shards`, which are valid and ordered by name.
     pub(super) fn new(placement: Placement, shards: &[ShardSpec]) -> Self {
         match placement {
-            Placement::Ringtide => Self::Ringtide(rendezvous_slots(shards)),
-            Placement::Skipper => Self::Skipper(skipper_slots(shards)),
+            Placement::Ringtide => Self::Ringtide(Owners::new(rendezvous_slots(shards))),
+            Placement::Skipper => Self::Skipper(Owners::new(skipper_slots(shards))),
             Placement::GoRedis => Self::GoRedis(shards.iter().map(|s| xxh64(s.name.as_str().as_bytes(), 0)).collect()),
         }
     }
@@ -37,8 +37,8 @@ impl Table {
     #[inline]
     pub(super) fn locate(&self, key: &[u8]) -> ShardIndex {
         match self {
-            Self::Ringtide(slots) => owner(slots, xxh64(hashed_part(key), 0) % u64::from(SLOTS)),
-            Self::Skipper(slots) => owner(slots, xxh64(key, 0) % u64::from(SKIPPER_SLOTS)),
+            Self::Ringtide(owners) => owners.of(xxh64(hashed_part(key), 0) % u64::from(SLOTS)),
+            Self::Skipper(owners) => owners.of(xxh64(key, 0) % u64::from(SKIPPER_SLOTS)),
             Self::GoRedis(names) => go_redis_owner(names, xxh64(hashed_part(key), 0)),
         }
     }
@@ -53,11 +53,37 @@ impl Table {
     }
 
     #[cfg(test)]
-    pub(super) fn slots(&self) -> &[ShardIndex] {
+    pub(super) fn slots(&self) -> Vec<ShardIndex> {
         match self {
-            Self::Ringtide(slots) | Self::Skipper(slots) => slots,
-            Self::GoRedis(_) => &[],
+            Self::Ringtide(Owners::Few(owners)) | Self::Skipper(Owners::Few(owners)) => {
+                owners.iter().map(|owner| ShardIndex(u16::from(*owner))).collect()
+            }
+            Self::Ringtide(Owners::Many(owners)) | Self::Skipper(Owners::Many(owners)) => owners.to_vec(),
+            Self::GoRedis(_) => Vec::new(),
         }
+    }
+}
+
+/// The owners of slots, in a byte each where that is enough: half as much for lookups to fetch from memory.
+#[derive(Clone, Debug)]
+pub(super) enum Owners {
+    Few(Box<[u8]>),
+    Many(Box<[ShardIndex]>),
+}
+
+impl Owners {
+    fn new(owners: Box<[ShardIndex]>) -> Self {
+        let few: Option<Box<[u8]>> = owners.iter().map(|owner| u8::try_from(owner.0).ok()).collect();
+        few.map_or(Self::Many(owners), Self::Few)
+    }
+
+    #[inline]
+    fn of(&self, slot: u64) -> ShardIndex {
+        let owner = match self {
+            Self::Few(owners) => owners.get(slot as usize).map(|owner| ShardIndex(u16::from(*owner))),
+            Self::Many(owners) => owners.get(slot as usize).copied(),
+        };
+        owner.unwrap_or(ShardIndex(0))
     }
 }
 
@@ -97,11 +123,6 @@ fn find(bytes: &[u8], wanted: u8) -> Option<usize> {
         }
     }
     rest.iter().position(|b| *b == wanted).map(|at| words.len() * 8 + at)
-}
-
-#[inline]
-fn owner(slots: &[ShardIndex], slot: u64) -> ShardIndex {
-    slots.get(slot as usize).copied().unwrap_or(ShardIndex(0))
 }
 
 /// Gives every slot to the shard with the lowest cost ÷ weight.
@@ -223,6 +244,16 @@ mod tests {
             ("{0123456789abcdef}x", "0123456789abcdef"),
         ] {
             assert_eq!(hashed_part(key.as_bytes()), part.as_bytes(), "{key}");
+        }
+    }
+
+    #[test]
+    fn every_slot_has_its_owner_however_many_shards_there_are() {
+        for shards in [1_u16, 3, 256, 257, 1000] {
+            let owners: Box<[ShardIndex]> = (0..SLOTS as u16).map(|slot| ShardIndex(slot % shards)).collect();
+            let made = Owners::new(owners.clone());
+            assert_eq!(matches!(made, Owners::Few(_)), shards <= 256);
+            assert!(owners.iter().enumerate().all(|(slot, owner)| made.of(slot as u64) == *owner), "{shards}");
         }
     }
 
