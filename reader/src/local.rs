@@ -71,12 +71,17 @@ pub(crate) enum Ticket {
 impl Local {
     pub(crate) fn new<'a>(settings: &config::Reader, spaces: impl Iterator<Item = &'a KeySpace>) -> Self {
         let capacity = settings.local_capacity;
-        let (mut used, mut tracks) = (false, false);
+        let (mut used, mut tracks, mut fallback) = (false, false, Duration::MAX);
         for space in spaces {
-            used |= space.local != LocalTier::Off;
-            tracks |= matches!(space.local, LocalTier::Tracked(_));
+            match space.local {
+                LocalTier::Off => continue,
+                LocalTier::Fallback(ttl) => fallback = fallback.min(ttl),
+                LocalTier::Bounded(_) => {}
+                LocalTier::Tracked(_) => tracks = true,
+            }
+            used = true;
         }
-        let store = (used && capacity > 0).then(|| Store::new(capacity));
+        let store = (used && capacity > 0).then(|| Store::new(capacity, fallback));
         Self { tracks: tracks && store.is_some(), store }
     }
 
@@ -127,9 +132,7 @@ impl Local {
     pub(crate) fn after_read(&self, ticket: Ticket, key: &CacheKey, space: &SpaceState, entry: &Bytes) {
         let Some(store) = &self.store else { return };
         match (ticket, space.settings.local) {
-            (Ticket::Fallback { forgotten }, LocalTier::Fallback(ttl))
-                if !store.seen.note(seen::mark(key, entry), ttl) =>
-            {
+            (Ticket::Fallback { forgotten }, LocalTier::Fallback(ttl)) if !store.seen.note(seen::mark(key, entry)) => {
                 keep_as_fallback(store, forgotten, key, space, entry, ttl);
             }
             (Ticket::Marked(mark), LocalTier::Bounded(ttl) | LocalTier::Tracked(ttl)) => {
@@ -166,12 +169,12 @@ impl Local {
         if let (Some(store), LocalTier::Fallback(ttl)) = (&self.store, space.settings.local) {
             let forgotten = store.forgotten();
             let found = shard.get_many(keys).await?;
-            // What has to be fetched from memory for each entry, and then for each of its slots, is fetched at once.
+            // What has to be fetched from memory for each entry is fetched at once, and so is what is noted of each.
             let marks = |(key, entry): (_, &Option<Bytes>)| entry.as_ref().map(|entry| seen::mark(key, entry));
             let marks: Vec<_> = keys.iter().zip(&found).map(marks).collect();
             for ((key, entry), mark) in keys.iter().zip(&found).zip(marks) {
                 if let (Some(entry), Some(mark)) = (entry, mark)
-                    && !store.seen.note(mark, ttl)
+                    && !store.seen.note(mark)
                 {
                     keep_as_fallback(store, forgotten, key, space, entry, ttl);
                 }

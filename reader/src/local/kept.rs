@@ -55,7 +55,8 @@ impl Kept {
         let (State::Value | State::Negative) = header.state else { return None };
         let (mut left, half) = (ttl, ttl / 2);
         if header.soft_expiry_ms != 0 {
-            left = left.min(Duration::from_millis(header.soft_expiry_ms.checked_sub(unix_ms())?));
+            // Up to a millisecond of this one is over.
+            left = left.min(Duration::from_millis(header.soft_expiry_ms.checked_sub(unix_ms() + 1)?));
         }
         Some(Self {
             entry: entry.clone(),

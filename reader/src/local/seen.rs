@@ -2,68 +2,64 @@
 //!
 //! A hit of a ring shard is to cost what its `GET` costs, so that what is kept for the ring shard's failures must not cost a
 //! look-up and a look at the clock each time. Nothing depends on the answer but how soon a copy is kept anew: entries may be
-//! taken for one another, and the time is that of a task that runs now and then.
+//! taken for one another, and all are forgotten by a task that runs now and then.
 
-use std::cmp::Reverse;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use ringtide_core::entry::HEADER_LEN;
 use ringtide_core::key::CacheKey;
 
-/// How often the time is looked at.
+/// How often a part of what is noted is forgotten.
 pub(super) const TICK: Duration = Duration::from_millis(50);
 
-/// Sets of slots, 128 KB of them: some ten thousand entries that are read again and again have room.
-const SETS: usize = 2048;
+/// Words of notes: 32 KB, which stay in a processor's cache; of ten thousand entries one in thirteen is taken for another.
+const WORDS: usize = 4096;
 
-/// Slots of a set: as many as there are in a line of the processor's cache.
-const SLOTS: usize = 8;
-
-/// Bits of a slot that hold the tick; the others tell entries apart.
-const TICKS: u64 = (1 << 24) - 1;
+/// Bits of a word that are notes; those above count how often the word was forgotten.
+const NOTES: u32 = 32;
 
 pub(super) struct Seen {
-    sets: Box<[Set]>,
-    tick: AtomicU64,
+    words: Box<[AtomicU64]>,
+    /// How many words are forgotten with each tick; none where all notes would be older than they may be.
+    at_once: usize,
+    /// The word that is forgotten next.
+    next: AtomicUsize,
 }
 
-/// The slots that an entry may be noted in.
-#[derive(Default)]
-#[repr(align(64))]
-struct Set([AtomicU64; SLOTS]);
-
 impl Seen {
-    pub(super) fn new() -> Self {
-        Self { sets: (0..SETS).map(|_| Set::default()).collect(), tick: AtomicU64::new(0) }
+    /// Begins to note entries that are kept for `ttl` at least.
+    pub(super) fn new(ttl: Duration) -> Self {
+        let ticks = (ttl / 4).as_millis() / TICK.as_millis();
+        let at_once = usize::try_from(ticks).unwrap_or(usize::MAX);
+        let at_once = if at_once == 0 { 0 } else { WORDS.div_ceil(at_once) };
+        Self { words: (0..WORDS).map(|_| AtomicU64::new(0)).collect(), at_once, next: AtomicUsize::new(0) }
     }
 
+    /// Forgets a part of what is noted; all of it within a quarter of the time that entries are kept.
     pub(super) fn tick(&self) {
-        self.tick.fetch_add(1, Ordering::Relaxed);
+        let first = self.next.fetch_add(self.at_once, Ordering::Relaxed);
+        for at in first..first.wrapping_add(self.at_once) {
+            if let Some(word) = self.words.get(at % WORDS) {
+                let forgotten = (word.load(Ordering::Relaxed) >> NOTES).wrapping_add(1);
+                word.store(forgotten << NOTES, Ordering::Relaxed);
+            }
+        }
     }
 
-    /// Whether the very entry of a mark was noted within the last quarter of `ttl`; if not, it is now.
+    /// Whether the very entry of a mark was noted of late; if not, it is now.
     #[inline]
-    pub(super) fn note(&self, Mark(mark): Mark, ttl: Duration) -> bool {
-        let tick = self.tick.load(Ordering::Relaxed) & TICKS;
-        let Some(Set(slots)) = self.sets.get(mark as usize % SETS) else { return false };
-        let quarter = ttl.as_secs().saturating_mul(5).saturating_add(u64::from(ttl.subsec_millis()) / 200);
-        let age = |slot: &AtomicU64| tick.wrapping_sub(slot.load(Ordering::Relaxed)) & TICKS;
-        let same = |slot: &&AtomicU64| (slot.load(Ordering::Relaxed) ^ mark) & !TICKS == 0;
-        // Each mark has a slot where it is looked for first, and mostly found: a search that ends anywhere is mispredicted.
-        let (before, from) = slots.split_at(mark as usize / SETS % SLOTS);
-        let mut in_turn = from.iter().chain(before);
-        let noted = in_turn.clone().find(same);
-        if noted.is_some_and(|slot| age(slot) < quarter) {
-            return true;
+    pub(super) fn note(&self, Mark(mark): Mark) -> bool {
+        let Some(word) = self.words.get(mark as usize % WORDS) else { return false };
+        let noted = word.load(Ordering::Relaxed);
+        // Entries that share a note share none once it is forgotten.
+        let turn = (noted >> NOTES).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let note = 1 << (fold(mark ^ turn, 0xd6e8_feb8_6659_fd93) >> (64 - NOTES.ilog2()));
+        if noted & note == 0 && self.at_once > 0 {
+            word.fetch_or(note, Ordering::Relaxed);
         }
-        // The first of the oldest ones.
-        let oldest = || in_turn.by_ref().min_by_key(|slot| Reverse(age(slot)));
-        if let Some(slot) = noted.or_else(oldest) {
-            slot.store((mark & !TICKS) | tick, Ordering::Relaxed);
-        }
-        false
+        noted & note != 0
     }
 }
 
@@ -104,27 +100,60 @@ mod tests {
         Entry { header: Header { soft_expiry_ms, ..Header::negative() }, payload: Bytes::new() }.to_bytes()
     }
 
+    fn key(n: usize) -> CacheKey {
+        CacheKey::new(format!("product:{n}")).unwrap()
+    }
+
     #[test]
-    fn an_entry_is_noted_once_in_a_quarter_of_its_time() {
-        let (seen, ttl) = (Seen::new(), Duration::from_secs(1));
-        let key = |n: usize| CacheKey::new(format!("product:{n}")).unwrap();
-        let note = |key: &CacheKey, entry: &Bytes, ttl| seen.note(mark(key, entry), ttl);
-        seen.tick();
-        assert!(!note(&key(1), &entry(5), ttl) && note(&key(1), &entry(5), ttl));
-        assert!(!note(&key(1), &entry(6), ttl), "another fill");
-        assert!(!note(&key(2), &entry(6), ttl), "another key");
-        for _ in 0..4 {
-            seen.tick();
-        }
-        assert!(note(&key(2), &entry(6), ttl));
-        seen.tick();
-        assert!(!note(&key(2), &entry(6), ttl), "a quarter later");
-        assert!(!note(&key(2), &entry(6), Duration::from_millis(100)), "too short a time to be left out");
-        let fresh: Vec<_> = (0..1000).filter(|n| !note(&key(*n), &entry(7), ttl)).collect();
-        assert!(fresh.len() > 990, "entries of the same moment are told apart");
-        let again: Vec<_> = fresh.iter().filter(|n| !note(&key(**n), &entry(7), ttl)).collect();
-        assert!(again.len() < 5, "{} keys of a thousand have no slot of their own", again.len());
+    fn the_very_entry_is_noted_once() {
+        let seen = Seen::new(Duration::from_secs(1));
+        let note = |key: &CacheKey, entry: &Bytes| seen.note(mark(key, entry));
+        assert!(!note(&key(1), &entry(5)) && note(&key(1), &entry(5)));
+        assert!(!note(&key(1), &entry(6)), "another fill");
+        assert!(!note(&key(2), &entry(6)), "another key");
+        let fresh: Vec<_> = (0..1000).filter(|n| !note(&key(*n), &entry(7))).collect();
+        assert!(fresh.len() > 980, "entries of the same moment are told apart");
+        let again: Vec<_> = fresh.iter().filter(|n| !note(&key(**n), &entry(7))).collect();
+        assert_eq!(again.len(), 0, "each has its note");
         let short = ["a", "b", "ab", "ba", "item:1", "item:2"].map(|key| CacheKey::new(key).unwrap());
-        assert!(short.iter().all(|key| !note(key, &entry(8), ttl)), "and so are those of short keys");
+        assert!(short.iter().all(|key| !note(key, &entry(8))), "and so are those of short keys");
+    }
+
+    #[test]
+    fn what_is_noted_is_forgotten_within_a_quarter_of_its_time_and_little_by_little() {
+        let seen = Seen::new(Duration::from_secs(2));
+        let mut left: Vec<usize> = (0..1000).filter(|n| !seen.note(mark(&key(*n), &entry(7)))).collect();
+        let all = left.len();
+        for tick in 1..=10 {
+            seen.tick();
+            let forgotten: Vec<_> = left.iter().copied().filter(|n| !seen.note(mark(&key(*n), &entry(7)))).collect();
+            assert!((50..200).contains(&forgotten.len()), "tick {tick}: {}", forgotten.len());
+            left.retain(|n| !forgotten.contains(n));
+        }
+        // Who shares a note with one that was noted anew is not told apart from it.
+        assert!(left.len() < 20 && all > 980, "{} of {all} are left", left.len());
+    }
+
+    #[test]
+    fn who_shares_a_note_does_so_once_in_many_times() {
+        let seen = Seen::new(Duration::from_secs(1));
+        let mut missed = vec![0_usize; 20_000];
+        for _ in 0..20 {
+            // Always in the same order, so that whoever comes later would be the one that is missed each time.
+            for (n, missed) in missed.iter_mut().enumerate() {
+                *missed += usize::from(seen.note(mark(&key(n), &entry(7))));
+            }
+            for _ in 0..5 {
+                seen.tick();
+            }
+        }
+        let most = missed.iter().max().unwrap();
+        assert!(missed.iter().sum::<usize>() > 0 && *most < 20, "one was missed each time");
+    }
+
+    #[test]
+    fn an_entry_with_too_short_a_time_is_never_noted() {
+        let seen = Seen::new(Duration::from_millis(100));
+        assert!(!seen.note(mark(&key(1), &entry(5))) && !seen.note(mark(&key(1), &entry(5))));
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use metrics::{Gauge, gauge};
@@ -48,12 +48,13 @@ impl Weighter<CacheKey, Arc<Kept>> for Weigh {
 }
 
 impl Store {
-    pub(super) fn new(capacity: u64) -> Arc<Self> {
+    /// Makes a store for `capacity` bytes, where an entry that is kept as a fallback is so for `fallback` at least.
+    pub(super) fn new(capacity: u64, fallback: Duration) -> Arc<Self> {
         let copies = usize::try_from(capacity / USUAL).unwrap_or(usize::MAX).clamp(1, 1 << 20);
         Arc::new(Self {
             copies: Cache::with_weighter(copies, capacity, Weigh),
             pending: Pending::new(),
-            seen: Seen::new(),
+            seen: Seen::new(fallback),
             forgotten: AtomicU64::new(0),
             origin: Instant::now(),
             bytes: gauge!(names::READER_LOCAL_BYTES),
