@@ -1,6 +1,7 @@
 //! Which ring shard is asked for which keys. Pure.
 
 use ringtide_core::key::CacheKey;
+use ringtide_core::ring::ShardIndex;
 
 /// Most keys of one `MGET`: more would hold up other commands of that ring shard.
 pub(super) const MOST_KEYS: usize = 250;
@@ -15,15 +16,6 @@ pub(super) struct Lookup {
     pub(super) keys: Vec<CacheKey>,
     /// The place of each key among those that were given.
     pub(super) places: Vec<usize>,
-}
-
-/// The look-ups for some keys, each place in exactly one of them.
-#[derive(Debug)]
-pub(super) struct Partition {
-    pub(super) lookups: Vec<Lookup>,
-    /// The look-up of each ring shard that still takes keys.
-    open: Vec<Option<usize>>,
-    room: usize,
 }
 
 impl Lookup {
@@ -49,29 +41,45 @@ impl Lookup {
     }
 }
 
-impl Partition {
-    /// Begins to divide `keys` keys among `shards` ring shards.
-    pub(super) fn new(keys: usize, shards: usize) -> Self {
-        let room = (keys / shards.max(1)).saturating_mul(5).div_ceil(4).clamp(4, MOST_KEYS);
-        Self { lookups: Vec::with_capacity(shards), open: vec![None; shards], room }
+/// Divides keys, each with the place it was given at, by their owners among `shards` ring shards.
+pub(super) fn partition(
+    keys: Vec<(CacheKey, usize)>,
+    shards: usize,
+    owner: impl Fn(&CacheKey) -> ShardIndex,
+) -> Vec<Lookup> {
+    // All owners before any key is moved: what has to be fetched from memory for each of them is fetched at once.
+    let owners: Vec<ShardIndex> = keys.iter().map(|(key, _)| owner(key)).collect();
+    let mut open = vec![Open { at: None, left: 0 }; shards];
+    for owner in &owners {
+        open[owner.index()].left += 1;
     }
-
-    /// Adds the key that was given at a place, and is owned by a ring shard below the number that there are.
-    #[inline]
-    pub(super) fn add(&mut self, place: usize, key: CacheKey, shard: usize) {
-        let full = |at: &usize| self.lookups[*at].keys.len() >= MOST_KEYS;
-        let at = match self.open[shard] {
-            Some(at) if !full(&at) => at,
+    let mut lookups: Vec<Lookup> = Vec::with_capacity(shards);
+    for ((key, place), owner) in keys.into_iter().zip(owners) {
+        let shard = owner.index();
+        let open = &mut open[shard];
+        let at = match open.at {
+            Some(at) if lookups[at].keys.len() < MOST_KEYS => at,
             Some(_) | None => {
-                let (keys, places) = (Vec::with_capacity(self.room), Vec::with_capacity(self.room));
-                self.lookups.push(Lookup { shard, keys, places });
-                self.lookups.len() - 1
+                let room = open.left.min(MOST_KEYS);
+                let (keys, places) = (Vec::with_capacity(room), Vec::with_capacity(room));
+                lookups.push(Lookup { shard, keys, places });
+                lookups.len() - 1
             }
         };
-        self.open[shard] = Some(at);
-        self.lookups[at].keys.push(key);
-        self.lookups[at].places.push(place);
+        *open = Open { at: Some(at), left: open.left - 1 };
+        lookups[at].keys.push(key);
+        lookups[at].places.push(place);
     }
+    lookups
+}
+
+/// What is asked of one ring shard.
+#[derive(Clone)]
+struct Open {
+    /// The look-up that takes its keys, until that is full.
+    at: Option<usize>,
+    /// How many of its keys are in no look-up yet.
+    left: usize,
 }
 
 #[cfg(test)]
@@ -100,27 +108,23 @@ mod tests {
             // Made once: a ring takes long to make.
             static RINGS: LazyLock<Vec<Ring>> = LazyLock::new(|| (1..5).map(ring).collect());
             let ring = &RINGS[shards - 1];
-            let owner = |key: &CacheKey| ring.locate(key.as_bytes()).index();
+            let owner = |key: &CacheKey| ring.locate(key.as_bytes());
             let keys: Vec<_> = given.iter().map(|key| Some(CacheKey::new(format!("product:{}", (*key)?)).unwrap())).collect();
-            let mut partition = Partition::new(keys.len(), shards);
-            for (place, key) in keys.iter().enumerate() {
-                if let Some(key) = key {
-                    partition.add(place, key.clone(), owner(key));
-                }
-            }
+            let places = keys.iter().cloned().enumerate().filter_map(|(place, key)| Some((key?, place)));
+            let lookups = partition(places.collect(), shards, owner);
             let mut answered = vec![None; keys.len()];
-            for lookup in &partition.lookups {
+            for lookup in &lookups {
                 prop_assert!((1..=MOST_KEYS).contains(&lookup.keys.len()));
                 prop_assert_eq!(lookup.keys.len(), lookup.places.len());
                 for (key, place) in lookup.keys.iter().zip(&lookup.places) {
-                    prop_assert_eq!(lookup.shard, owner(key));
+                    prop_assert_eq!(lookup.shard, owner(key).index());
                     prop_assert!(answered[*place].replace(key.clone()).is_none(), "two answers at {}", place);
                 }
             }
             prop_assert_eq!(answered, keys, "answers stand where their keys stood");
             // One command a ring shard, unless it has too many keys.
             for shard in 0..shards {
-                let lookups: Vec<_> = partition.lookups.iter().filter(|lookup| lookup.shard == shard).collect();
+                let lookups: Vec<_> = lookups.iter().filter(|lookup| lookup.shard == shard).collect();
                 let keys: usize = lookups.iter().map(|lookup| lookup.keys.len()).sum();
                 prop_assert_eq!(lookups.len(), keys.div_ceil(MOST_KEYS));
             }

@@ -15,7 +15,7 @@ use tracing::Instrument;
 
 use super::answers::Batch;
 use super::gathering::Gathering;
-use super::partition::{Lookup, Partition};
+use super::partition::{Lookup, partition};
 use crate::cache::Inner;
 use crate::error::Error;
 use crate::key::IntoKeyParts;
@@ -60,7 +60,7 @@ where
     let inner = &cache.inner;
     let timeout = options.timeout_or(&inner.settings).map(|after| (Instant::now() + after, after));
     let topology = inner.topology.load_full();
-    let mut partition = Partition::new(keys.len(), topology.shards().len());
+    let mut asked = Vec::with_capacity(keys.len());
     let mut answers: Vec<(K, Option<Answer<T>>)> = Vec::with_capacity(keys.len());
     for (place, part) in keys.into_iter().enumerate() {
         let answer = match space.key(&part) {
@@ -71,8 +71,7 @@ where
                     Some(Ok(inner.serve(found, || key, state, options, loader).value))
                 }
                 None => {
-                    let owner = topology.ring().locate(key.as_bytes()).index();
-                    partition.add(place, key, owner);
+                    asked.push((key, place));
                     None
                 }
             },
@@ -96,8 +95,8 @@ where
             (lookup, found, expected)
         }
     };
-    let lookups =
-        by_server(&topology, partition.lookups).into_iter().flat_map(|lookup| unless_owed(inner, &topology, lookup));
+    let lookups = partition(asked, topology.shards().len(), |key| topology.ring().locate(key.as_bytes()));
+    let lookups = by_server(&topology, lookups).into_iter().flat_map(|lookup| unless_owed(inner, &topology, lookup));
     let mut looking: FuturesUnordered<_> = lookups.map(look_up).collect();
     expected.give_up();
     let loader = |part: K| gathering.loader(inner, state, part, Some(expected.another()));
@@ -112,12 +111,12 @@ where
             tokio::select! {
                 biased;
                 Some((lookup, found, expected)) = looking.next(), if !looking.is_empty() => {
-                    let mut found = Replies::new(found, options.fresh);
+                    let found = Replies::new(found, options.fresh);
                     // Counted once a look-up: all tasks share the counters.
                     let (mut hits, mut negatives) = (0, 0);
-                    for (key, place) in lookup.keys.into_iter().zip(lookup.places) {
-                        let answer = match found.next() {
-                            Reply::Entry(entry) => read_entry(&entry, state, options).inspect(|found| {
+                    for (at, (key, place)) in lookup.keys.into_iter().zip(lookup.places).enumerate() {
+                        let answer = match found.of(at) {
+                            Reply::Entry(entry) => read_entry(entry, state, options).inspect(|found| {
                                 *if found.value.is_some() { &mut hits } else { &mut negatives } += 1;
                             }),
                             Reply::Absent => Err(Miss::Absent),
@@ -128,18 +127,18 @@ where
                         match answer {
                             Ok(found) => {
                                 tally.count(Some(found.status));
-                                behind += usize::from(found.refresh_before_ms != 0);
                                 // What is left out is served once more, and loaded again by the next read.
-                                let found = if behind <= AT_ONCE {
-                                    inner.serve(found, || key, state, options, || loader(part.clone()))
-                                } else {
-                                    found
-                                };
+                                if found.refresh_before_ms != 0 && behind < AT_ONCE {
+                                    behind += 1;
+                                    inner.refresh_behind(key, state, options, loader(part.clone()), found.refresh_before_ms);
+                                }
                                 *answered = Some(Ok(found.value));
                             }
                             Err(miss) => misses.push_back((place, part.clone(), key, miss)),
                         }
                     }
+                    // All entries at once: one that is freed while values are made is taken to pieces for them.
+                    drop(found);
                     state.counters.hits.increment(hits);
                     state.counters.negatives.increment(negatives);
                     start_some(&mut misses, &mut missing, begin);
@@ -215,15 +214,15 @@ fn start_some<M, F: Future>(misses: &mut VecDeque<M>, missing: &mut FuturesUnord
 
 /// What a ring shard answered to a look-up, key by key.
 enum Replies {
-    Found(std::vec::IntoIter<Option<Bytes>>),
+    Found(Vec<Option<Bytes>>),
     Down(ShardError),
     /// Nobody was asked: all is to be loaded in any case.
     Refused,
 }
 
 /// What it answered for one key.
-enum Reply {
-    Entry(Bytes),
+enum Reply<'a> {
+    Entry(&'a Bytes),
     Absent,
     Down(ShardError),
     Refused,
@@ -233,14 +232,14 @@ impl Replies {
     fn new(found: Result<Vec<Option<Bytes>>, ShardError>, fresh: bool) -> Self {
         match found {
             _ if fresh => Self::Refused,
-            Ok(found) => Self::Found(found.into_iter()),
+            Ok(found) => Self::Found(found),
             Err(error) => Self::Down(error),
         }
     }
 
-    fn next(&mut self) -> Reply {
+    fn of(&self, at: usize) -> Reply<'_> {
         match self {
-            Self::Found(found) => found.next().flatten().map_or(Reply::Absent, Reply::Entry),
+            Self::Found(found) => found.get(at).and_then(Option::as_ref).map_or(Reply::Absent, Reply::Entry),
             Self::Down(error) => Reply::Down(error.clone()),
             Self::Refused => Reply::Refused,
         }
