@@ -147,6 +147,14 @@ impl Seat {
 }
 
 impl Flight {
+    /// Tells when the latest read in it began so far.
+    pub(crate) fn latest(&self) -> Option<Instant> {
+        match self.flights.stripe(&self.key).get(&self.key) {
+            Some(listed) if listed.id == self.id => Some(listed.last_joined),
+            Some(_) | None => self.parted.get().copied(),
+        }
+    }
+
     /// Takes the flight off the list, so that nobody joins it any more; tells when the latest read in it began.
     pub(crate) fn close(&self) -> Option<Instant> {
         let mut stripe = self.flights.stripe(&self.key);

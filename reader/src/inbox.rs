@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use bytes::Bytes;
 use ringtide_core::key::CacheKey;
@@ -83,12 +82,9 @@ impl Waiters {
 }
 
 impl Waiter {
-    /// Waits to be woken, for at most `safety`.
-    pub(crate) async fn woken(&mut self, safety: Duration) -> Wake {
-        match tokio::time::timeout(safety, &mut self.woken).await {
-            Ok(Ok(wake)) => wake,
-            Ok(Err(_)) | Err(_) => Wake::LookAgain,
-        }
+    /// Waits to be woken.
+    pub(crate) async fn woken(&mut self) -> Wake {
+        (&mut self.woken).await.unwrap_or(Wake::LookAgain)
     }
 }
 
@@ -124,10 +120,10 @@ mod tests {
         let waiters = Arc::new(Waiters::default());
         let (mut a, mut b) = (waiters.register(&key("a")), waiters.register(&key("b")));
         waiters.handle(InboxEvent::Notice(Notice::Released { key: key("a"), reason: "no".into() }));
-        assert!(matches!(a.woken(Duration::MAX).await, Wake::Failed(reason) if reason == "no"));
+        assert!(matches!(a.woken().await, Wake::Failed(reason) if reason == "no"));
         waiters.handle(InboxEvent::Down);
         waiters.handle(InboxEvent::Up);
-        assert!(matches!(b.woken(Duration::MAX).await, Wake::LookAgain));
+        assert!(matches!(b.woken().await, Wake::LookAgain));
     }
 
     #[tokio::test]
@@ -138,7 +134,7 @@ mod tests {
         drop(first);
         let holder = Token::random();
         waiters.handle(InboxEvent::Notice(Notice::Filled { holder, key: key("a"), entry: None }));
-        assert!(matches!(second.woken(Duration::MAX).await, Wake::Filled(of, None) if of == holder));
+        assert!(matches!(second.woken().await, Wake::Filled(of, None) if of == holder));
         drop(second);
         assert!(waiters.table().by_key.is_empty());
     }

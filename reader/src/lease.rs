@@ -109,10 +109,13 @@ pub(crate) async fn fly(inner: Arc<Inner>, mut plan: Plan, flight: Flight, down:
                 return past_the_shard(&inner, &plan, &flight, &error).await;
             }
         };
-        match wait(&mut waiter, remaining, patience.saturating_sub(began.elapsed())).await {
+        let jitter = Duration::from_millis(fastrand::u64(2..=25));
+        let time = remaining.saturating_add(jitter).min(patience.saturating_sub(began.elapsed()));
+        let (wake, unfilled_at) = wait(&plan, &flight, &mut waiter, (holder, asked), time).await;
+        match wake {
             Wake::Filled(of, Some(entry)) if of == holder => {
                 plan.space.counters.wake_time.record(began.elapsed());
-                return answer_filled(&plan, &flight, began, entry).await;
+                return answer_filled(&plan, &flight, unfilled_at, entry).await;
             }
             // The next lease call is answered with the entry. So is a notice of an earlier lease that arrived late:
             // what it carries may have been invalidated before this flight began.
@@ -142,21 +145,55 @@ pub(crate) async fn fly(inner: Arc<Inner>, mut plan: Plan, flight: Flight, down:
     answer_unleased(&inner, &plan, &flight, Consistency::Strong, false).await;
 }
 
-/// Waits for the lease's end: its notice, or a while after the lock's time, for a holder that died.
-async fn wait(waiter: &mut Waiter, remaining: Duration, patience: Duration) -> Wake {
-    let jitter = Duration::from_millis(fastrand::u64(2..=25));
-    waiter.woken(remaining.saturating_add(jitter).min(patience)).await
+/// The first pause before a waiter looks whether the lease it waits for is still held; each further one is as long again as
+/// all before.
+const FIRST_LOOK: Duration = Duration::from_millis(5);
+
+/// Waits for the end of the lease of `holder`: its notice, or a while after the lock's time, for a holder that died.
+///
+/// Tells besides when at last the lease was known not to be filled yet, which it was not at `asked`. Reads that began until
+/// then are answered by what the lease stores, so that is asked for again where others have joined, more and more rarely.
+async fn wait(
+    plan: &Plan,
+    flight: &Flight,
+    waiter: &mut Waiter,
+    (holder, asked): (Token, Instant),
+    time: Duration,
+) -> (Wake, Instant) {
+    let (mut over, mut woken) = (pin!(tokio::time::sleep(time)), pin!(waiter.woken()));
+    let mut unfilled_at = asked;
+    let (began, mut pause) = (tokio::time::Instant::now(), FIRST_LOOK);
+    loop {
+        let look = async {
+            tokio::time::sleep_until(began + pause).await;
+            if flight.latest() <= Some(unfilled_at) {
+                return None;
+            }
+            let asked = Instant::now();
+            let held_by = plan.shard.holder(&plan.key).await;
+            held_by.is_ok_and(|held_by| held_by == Some(holder)).then_some(asked)
+        };
+        tokio::select! {
+            biased;
+            wake = &mut woken => return (wake, unfilled_at),
+            () = &mut over => return (Wake::LookAgain, unfilled_at),
+            unfilled = look => {
+                unfilled_at = unfilled.unwrap_or(unfilled_at);
+                pause *= 2;
+            }
+        }
+    }
 }
 
-/// Answers with an entry that travelled in a notice. It was stored after this flight had begun; reads that joined
-/// later may know of an invalidation since, and so share one more look at the ring shard.
-async fn answer_filled(plan: &Plan, flight: &Flight, began: Instant, entry: Bytes) {
+/// Answers with an entry that travelled in a notice. It was stored after `unfilled_at`; reads that joined later may know of
+/// an invalidation since, and so share one more look at the ring shard.
+async fn answer_filled(plan: &Plan, flight: &Flight, unfilled_at: Instant, entry: Bytes) {
     let latest = flight.close();
     let answer = Outcome::Answer { entry, loaded: None };
-    if latest.is_none_or(|latest| latest <= began) {
+    if latest.is_none_or(|latest| latest <= unfilled_at) {
         return flight.settle(answer);
     }
-    flight.early(began, answer);
+    flight.early(unfilled_at, answer);
     match plan.shard.get(&plan.key).await {
         Ok(Some(entry)) => flight.settle(Outcome::Answer { entry, loaded: None }),
         Ok(None) | Err(_) => flight.settle(Outcome::Retry),

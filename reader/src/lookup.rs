@@ -163,7 +163,7 @@ impl Inner {
     }
 
     /// Loads a key again that was just served, unless somebody is at it.
-    fn refresh_behind(
+    pub(crate) fn refresh_behind(
         self: &Arc<Self>,
         key: CacheKey,
         space: &Arc<SpaceState>,
@@ -415,10 +415,16 @@ fn serve_stale<T: DeserializeOwned>(
 /// Reads the payload of an entry with a value.
 #[inline]
 fn read_payload<T: DeserializeOwned>(header: &Header, entry: &Bytes) -> Result<Option<T>, Miss> {
-    let value = match (header.state, header.codec, header.compression) {
-        (State::Negative, _, _) => return Ok(None),
-        (_, Codec::Json, Compression::None) => serde_json::from_slice(&entry[HEADER_LEN..]).map_err(BoxError::from),
-        (_, codec, compression) => codec::decode(codec, compression, &entry[HEADER_LEN..]),
-    };
-    value.map(Some).map_err(|source| Miss::Undecodable { entry: entry.clone(), source })
+    let undecodable = |source| Err(Miss::Undecodable { entry: entry.clone(), source });
+    match (header.state, header.codec, header.compression) {
+        (State::Negative, _, _) => Ok(None),
+        (_, Codec::Json, Compression::None) => match serde_json::from_slice(&entry[HEADER_LEN..]) {
+            Ok(value) => Ok(Some(value)),
+            Err(error) => undecodable(error.into()),
+        },
+        (_, codec, compression) => match codec::decode(codec, compression, &entry[HEADER_LEN..]) {
+            Ok(value) => Ok(Some(value)),
+            Err(error) => undecodable(error),
+        },
+    }
 }

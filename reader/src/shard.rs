@@ -81,6 +81,11 @@ impl ReadShard {
         self.call(key, pin!(self.shard.extend(key, token, ttl))).await
     }
 
+    /// [`Shard::holder`], unless the ring shard is left alone.
+    pub(crate) async fn holder(&self, key: &CacheKey) -> Result<Option<Token>, ShardError> {
+        self.call(key, pin!(self.shard.holder(key))).await
+    }
+
     /// [`Shard::fill`], unless the ring shard is left alone.
     pub(crate) async fn fill(&self, key: &CacheKey, fill: &Fill) -> Result<FillReply, ShardError> {
         self.call(key, pin!(self.shard.fill(key, fill))).await

@@ -98,6 +98,10 @@ impl Cache {
         }
     }
 
+    pub(crate) async fn holder(&self, key: &CacheKey) -> Option<Token> {
+        self.shard.holder(key).await.expect("GET")
+    }
+
     pub(crate) async fn release(&self, key: &CacheKey, token: &Token, notice: Release<'_>) -> bool {
         if self.flaw == Flaw::Textbook {
             self.delete(&[key.lock()]).await;

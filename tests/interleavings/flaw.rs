@@ -22,6 +22,10 @@ pub(crate) enum Flaw {
 
     /// A waiter takes the entry of whatever notice comes for its key.
     AnotherLeasesNotice,
+    /// A waiter whose reads joined late takes any lease for the one that it waits for.
+    HolderNotCompared,
+    /// What a lease stores answers whoever has joined by then.
+    HolderNotAsked,
     /// A fill that is refused hands its entry to the waiters all the same.
     FillTellsUnstored,
 

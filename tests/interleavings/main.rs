@@ -125,6 +125,8 @@ async fn planted_defects_of_leases_and_versions_are_found() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn planted_defects_of_waiters_are_found() {
     finds(Flaw::AnotherLeasesNotice, &[World::Steady], STRONG).await;
+    finds(Flaw::HolderNotCompared, &[World::Steady], STRONG).await;
+    finds(Flaw::HolderNotAsked, &[World::Steady], STRONG).await;
     finds(Flaw::FillTellsUnstored, &[World::Steady], VERSIONED).await;
 }
 

@@ -20,6 +20,7 @@ pub(crate) enum Step {
     ServedStale { reader: usize, key: usize },
     Granted { reader: usize, key: usize, token: Token, why: Why },
     Wait { reader: usize, key: usize, holder: Token },
+    StillWaits { reader: usize, key: usize, unfilled: bool },
     Woken { reader: usize, notice: Notice },
     ServedByNotice { reader: usize, key: usize, content: Content },
     NoticesLost { process: usize },

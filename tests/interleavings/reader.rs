@@ -101,7 +101,7 @@ impl Schedule<'_> {
         let next = match self.readers[reader].clone() {
             Reader::Idle => self.look_up(reader).await,
             Reader::Missed(ask) => self.lease(reader, ask).await,
-            Reader::Waiting(ask, holder) => self.wait(ask, holder),
+            Reader::Waiting(ask, holder) => self.wait(reader, ask, holder).await,
             Reader::Granted(held) => self.load(reader, held).await,
             Reader::Loaded(held, load) => self.fill(reader, held, &load).await,
         };
@@ -241,11 +241,23 @@ impl Schedule<'_> {
         place.locked = Some(now);
     }
 
-    /// A waiter's own step: its timer, or its caller gives up.
-    fn wait(&mut self, ask: Ask, holder: Token) -> Reader {
+    /// A waiter's own step: its timer, its caller gives up, or it looks whether the lease is still held. Reads that joined
+    /// before such a look are answered by what that lease stores.
+    async fn wait(&mut self, reader: usize, ask: Ask, holder: Token) -> Reader {
         match self.rng.u8(..12) {
             0 => Reader::Idle,
             1 | 2 => Reader::Missed(ask),
+            3..=5 => {
+                let held_by = self.servers[ask.server].holder(&self.keys[ask.key].key).await;
+                let unfilled = match self.flaw {
+                    Flaw::HolderNotCompared => held_by.is_some(),
+                    Flaw::HolderNotAsked => true,
+                    _ => held_by == Some(holder),
+                };
+                self.note(Step::StillWaits { reader, key: ask.key, unfilled });
+                let began = if unfilled { self.bounds() } else { ask.began.clone() };
+                Reader::Waiting(Ask { began, ..ask }, holder)
+            }
             _ => Reader::Waiting(ask, holder),
         }
     }

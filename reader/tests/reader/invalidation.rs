@@ -5,10 +5,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use ringtide::{CacheKey, Consistency, Loaded, Mode, SpaceSettings, Version};
+use bytes::Bytes;
+use ringtide::{Cache, CacheKey, Consistency, Loaded, Mode, SpaceSettings, Version};
 use ringtide_core::entry::{Codec, Entry, Header};
-use ringtide_core::valkey::{Fill, LeaseRequest, Token};
+use ringtide_core::valkey::{Fill, LeaseRequest, Shard, Token};
 use tokio::sync::Mutex;
+use tokio::task::JoinHandle;
 
 use super::support::{Counters, LONG, Origin, Server, builder, invalidate, until};
 
@@ -155,36 +157,87 @@ async fn a_load_below_the_floor_is_repeated_strongly_under_the_same_lease() {
     assert_eq!(cached.unwrap(), Some(5));
 }
 
+/// A lease that somebody else holds, and a read that waits for it.
+async fn waiting(server: &Server, shard: &Shard, cache: &Cache, holder: Token) -> JoinHandle<Option<u64>> {
+    let request = LeaseRequest { token: holder, ttl: LONG, inbox: None, refresh_before_ms: 0 };
+    shard.lease(&CacheKey::new("key").unwrap(), &request).await.unwrap();
+    server.forget_calls().await;
+    let reader = reading(cache);
+    until("the reader's wait", async || server.calls("append").await == 1).await;
+    reader
+}
+
+fn reading(cache: &Cache) -> JoinHandle<Option<u64>> {
+    let cache = cache.clone();
+    tokio::spawn(async move {
+        let load = || async { Err::<Option<u64>, _>("another holds the lease") };
+        tokio::time::timeout(LONG, cache.get_or_load("key", load)).await.unwrap().unwrap()
+    })
+}
+
+fn json(payload: &'static str) -> Bytes {
+    Entry { header: Header::value(Codec::Json), payload: payload.into() }.to_bytes()
+}
+
+fn filled(holder: Token, payload: &'static str) -> Vec<u8> {
+    [b"F", &holder.as_bytes()[..], b"\0\x03key", &json(payload)].concat()
+}
+
+fn fill_of(token: Token, payload: &'static str) -> Fill {
+    let (version, proven) = (Version::NONE, Version::NONE);
+    Fill { token, version, proven, ttl: LONG, entry: json(payload), inline_max: 1024 }
+}
+
+#[tokio::test]
+async fn who_joins_while_the_lease_is_held_is_answered_by_its_notice() {
+    let server = Server::start().await;
+    let counters = Counters::default();
+    let (shard, cache) = (server.shard().await, counters.build(builder(&server)).await);
+    until("the inbox", async || server.subscribers().await == 1).await;
+    let holder = Token::random();
+    let first = waiting(&server, &shard, &cache, holder).await;
+    let second = reading(&cache);
+    until("the second reader", async || counters.sum("ringtide_reader_joined_total", "") == 1).await;
+    // Three of the first reader and its lease, one of the second reader, and one of the lock after that had joined.
+    until("a look at the lock", async || server.calls("get").await == 5).await;
+    shard.fill(&CacheKey::new("key").unwrap(), &fill_of(holder, "2")).await.unwrap();
+    assert_eq!((first.await.unwrap(), second.await.unwrap()), (Some(2), Some(2)));
+    assert_eq!(server.calls("get").await, 7, "two of the fill: nobody had to look again");
+}
+
+#[tokio::test]
+async fn who_joins_after_the_lease_was_filled_is_not_answered_by_its_notice() {
+    let server = Server::start().await;
+    let counters = Counters::default();
+    let (shard, cache) = (server.shard().await, counters.build(builder(&server)).await);
+    until("the inbox", async || server.subscribers().await == 1).await;
+    let (key, holder, next) = (CacheKey::new("key").unwrap(), Token::random(), Token::random());
+    let first = waiting(&server, &shard, &cache, holder).await;
+    // Filled, though its notice is still on its way; then invalidated, and leased anew.
+    let unlink = redis::cmd("UNLINK").arg(key.lock()).clone();
+    unlink.exec_async(&mut server.connection().await).await.unwrap();
+    let request = LeaseRequest { token: next, ttl: LONG, inbox: None, refresh_before_ms: 0 };
+    shard.lease(&key, &request).await.unwrap();
+    let second = reading(&cache);
+    until("the second reader", async || counters.sum("ringtide_reader_joined_total", "") == 1).await;
+    until("a look at the lock", async || server.calls("get").await >= 6).await;
+
+    server.tell_all(&filled(holder, "1")).await;
+    assert_eq!(first.await.unwrap(), Some(1), "it began before the lease was filled");
+    shard.fill(&key, &fill_of(next, "2")).await.unwrap();
+    assert_eq!(second.await.unwrap(), Some(2), "it began after a change that the notice does not know");
+}
+
 #[tokio::test]
 async fn a_late_notice_of_an_earlier_lease_answers_nobody() {
     let server = Server::start().await;
     let (shard, cache) = (server.shard().await, builder(&server).build().await.unwrap());
     until("the inbox", async || server.subscribers().await == 1).await;
-    let key = CacheKey::new("key").unwrap();
     let (earlier, holder) = (Token::random(), Token::random());
-    let request = LeaseRequest { token: holder, ttl: LONG, inbox: None, refresh_before_ms: 0 };
-    shard.lease(&key, &request).await.unwrap();
-    server.forget_calls().await;
-    let reader = tokio::spawn(async move {
-        let load = || async { Err::<Option<u64>, _>("another holds the lease") };
-        tokio::time::timeout(LONG, cache.get_or_load("key", load)).await.unwrap().unwrap()
-    });
-    until("the reader's wait", async || server.calls("append").await == 1).await;
-
-    let entry =
-        |payload: &'static str| Entry { header: Header::value(Codec::Json), payload: payload.into() }.to_bytes();
-    let late = [b"F", &earlier.as_bytes()[..], b"\0\x03key", &entry("1")].concat();
-    server.tell_all(&late).await;
+    let reader = waiting(&server, &shard, &cache, holder).await;
+    server.tell_all(&filled(earlier, "1")).await;
     // The reader looks again, and waits again.
     until("the reader's next look", async || server.calls("evalsha").await >= 2).await;
-    let fill = Fill {
-        token: holder,
-        version: Version::NONE,
-        proven: Version::NONE,
-        ttl: LONG,
-        entry: entry("2"),
-        inline_max: 1024,
-    };
-    shard.fill(&key, &fill).await.unwrap();
+    shard.fill(&CacheKey::new("key").unwrap(), &fill_of(holder, "2")).await.unwrap();
     assert_eq!(reader.await.unwrap(), Some(2));
 }

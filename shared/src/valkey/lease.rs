@@ -133,6 +133,18 @@ impl Shard {
         self.yes_or_no(answer.await?, &script::EXTEND)
     }
 
+    /// The token under which the lease of `key` is held; nothing where it is free.
+    ///
+    /// A lease is filled once at most: while it is held under a token, nothing was stored under that token yet.
+    ///
+    /// # Errors
+    /// [`ShardError`].
+    pub async fn holder(&self, key: &CacheKey) -> Result<Option<Token>, ShardError> {
+        // The longest keys' locks have longer names than a key may have.
+        let Ok(lock) = CacheKey::new(key.lock()) else { return Ok(None) };
+        Ok(self.get(&lock).await?.and_then(|lock| Token::of_lock(&lock)))
+    }
+
     /// Stores what was loaded and ends the lease.
     ///
     /// # Errors

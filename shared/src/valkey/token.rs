@@ -5,6 +5,9 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::LOCK_MAGIC;
+use crate::version::Version;
+
 /// Tells one attempt to lease from every other: 16 bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Token([u8; Token::LEN]);
@@ -35,6 +38,12 @@ impl Token {
         Self(bytes)
     }
 
+    /// The token under which a lock is held; nothing where what stands there is no lock.
+    pub(super) fn of_lock(lock: &[u8]) -> Option<Self> {
+        let after = lock.strip_prefix(LOCK_MAGIC)?;
+        after.first_chunk().filter(|_| after.len() >= Self::LEN + Version::LEN).map(|token| Self(*token))
+    }
+
     /// The bytes as they stand in a lock.
     #[must_use]
     pub const fn as_bytes(&self) -> &[u8; Self::LEN] {
@@ -53,6 +62,17 @@ mod tests {
     use std::collections::HashSet;
 
     use super::*;
+
+    #[test]
+    fn a_lock_tells_its_token_and_nothing_else_does() {
+        let token = Token::random();
+        let lock = |floor: &[u8]| [LOCK_MAGIC, token.as_bytes(), floor].concat();
+        assert_eq!(Token::of_lock(&lock(&[0; Version::LEN])), Some(token));
+        assert_eq!(Token::of_lock(&lock(b"\0\0 and more, as waiters are, of an inbox")), Some(token));
+        assert_eq!(Token::of_lock(&lock(&[0; Version::LEN - 1])), None);
+        assert_eq!(Token::of_lock(&lock(&[0; Version::LEN])[1..]), None);
+        assert_eq!(Token::of_lock(b""), None);
+    }
 
     #[test]
     fn no_two_tokens_are_equal() {
