@@ -114,8 +114,10 @@ impl Schedule<'_> {
                 feed.settled = feed.settled.max(settled);
             }
         } else {
-            for (feed, (delivered, _)) in self.feeds.iter_mut().zip(replica) {
+            for ((feed, (delivered, settled)), (_, before)) in self.feeds.iter_mut().zip(replica).zip(predecessor) {
                 feed.next = feed.next.min(delivered + 1);
+                // What was acknowledged lately is delivered again at once, second deliveries like all others.
+                feed.settling.extend((settled + 1..=before).map(|record| (record, self.now)));
             }
         }
         self.note(Step::PromotionNoticed { flushed });
