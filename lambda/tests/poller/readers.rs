@@ -19,6 +19,7 @@ const HUNG: Duration = Duration::from_secs(30);
 /// The key spaces, typed.
 #[derive(Clone)]
 pub(crate) struct Spaces {
+    cache: Cache,
     versioned: Space<Item>,
     plain: Space<Item>,
     category: Space<Vec<String>>,
@@ -31,6 +32,7 @@ pub(crate) struct Spaces {
 impl Spaces {
     pub(crate) fn new(cache: &Cache, table: Arc<Mutex<Table>>) -> Self {
         Self {
+            cache: cache.clone(),
             versioned: cache.space("versioned").unwrap(),
             plain: cache.space("plain").unwrap(),
             category: cache.space("category").unwrap(),
@@ -50,6 +52,11 @@ impl Spaces {
             reads.spawn(async move { spaces.read(space, &key, &key, Duration::ZERO).await.map(|()| 1) });
         }
         reads.join_all().await.into_iter().sum()
+    }
+
+    /// Waits until what was loaded is stored, which no read waits for.
+    pub(crate) async fn settled(&self) {
+        tokio::time::timeout(HUNG, self.cache.settled()).await.expect("fills hang");
     }
 
     /// Reads one key; a load takes this long after it has looked at the table.

@@ -46,6 +46,7 @@ impl World {
 
     async fn read(&self, pks: &[String]) {
         self.spaces.read_everything(pks, &["tea".to_owned()]).await.unwrap();
+        self.spaces.settled().await;
     }
 
     /// Whether something is cached under this name.
