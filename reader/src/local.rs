@@ -146,7 +146,7 @@ impl Local {
         }
     }
 
-    /// Keeps the time by which reads are kept as a fallback; nothing to do where there is no tier.
+    /// Forgets little by little what was noted of entries kept as a fallback; nothing to do where there is no tier.
     pub(crate) fn ticking(&self) -> impl Future<Output = ()> + Send + 'static {
         let store = self.store.clone();
         async move {

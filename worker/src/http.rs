@@ -53,9 +53,6 @@ struct Body {
 
 impl Pages {
     pub(crate) fn new(health: Health, deliver: Arc<dyn Deliver>, metrics: Option<Metrics>, about: About) -> Self {
-        if let Some(metrics) = &metrics {
-            metrics.show(&health);
-        }
         Self { health, deliver, metrics, about: Arc::new(about), history: History::default() }
     }
 

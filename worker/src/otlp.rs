@@ -1,6 +1,6 @@
 //! Metrics for an OpenTelemetry collector, by OTLP over HTTP in its JSON encoding.
 //!
-//! What is sent is what `/metrics` shows, read from the same recorder: both have the same numbers, and what is recorded on hot
+//! What is sent is what `/metrics` shows, made from the same text: both have the same numbers, and what is recorded on hot
 //! paths is recorded once. Values are cumulative, so that an export that fails loses nothing that the next one does not bring.
 
 mod exposition;

@@ -119,6 +119,9 @@ impl Worker {
             started_at_ms: unix_ms(),
             since: Instant::now(),
         };
+        if let Some(metrics) = &self.metrics {
+            metrics.show(&health);
+        }
         let shown = Pages::new(health.clone(), Arc::clone(&self.deliver), self.metrics.clone(), about);
         pages.spawn(shown.clone().watch());
         if let Some(listen) = settings.listen {

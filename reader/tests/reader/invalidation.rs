@@ -159,12 +159,16 @@ async fn a_load_below_the_floor_is_repeated_strongly_under_the_same_lease() {
 
 /// A lease that somebody else holds, and a read that waits for it.
 async fn waiting(server: &Server, shard: &Shard, cache: &Cache, holder: Token) -> JoinHandle<Option<u64>> {
-    let request = LeaseRequest { token: holder, ttl: LONG, inbox: None, refresh_before_ms: 0 };
-    shard.lease(&CacheKey::new("key").unwrap(), &request).await.unwrap();
+    take_lease(shard, holder).await;
     server.forget_calls().await;
     let reader = reading(cache);
     until("the reader's wait", async || server.calls("append").await == 1).await;
     reader
+}
+
+async fn take_lease(shard: &Shard, token: Token) {
+    let request = LeaseRequest { token, ttl: LONG, inbox: None, refresh_before_ms: 0 };
+    shard.lease(&CacheKey::new("key").unwrap(), &request).await.unwrap();
 }
 
 fn reading(cache: &Cache) -> JoinHandle<Option<u64>> {
@@ -216,8 +220,7 @@ async fn who_joins_after_the_lease_was_filled_is_not_answered_by_its_notice() {
     // Filled, though its notice is still on its way; then invalidated, and leased anew.
     let unlink = redis::cmd("UNLINK").arg(key.lock()).clone();
     unlink.exec_async(&mut server.connection().await).await.unwrap();
-    let request = LeaseRequest { token: next, ttl: LONG, inbox: None, refresh_before_ms: 0 };
-    shard.lease(&key, &request).await.unwrap();
+    take_lease(&shard, next).await;
     let second = reading(&cache);
     until("the second reader", async || counters.sum("ringtide_reader_joined_total", "") == 1).await;
     until("a look at the lock", async || server.calls("get").await >= 6).await;

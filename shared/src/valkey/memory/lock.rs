@@ -19,7 +19,7 @@ pub(super) struct Lock(Bytes);
 
 impl Lock {
     pub(super) fn of(value: Bytes) -> Option<Self> {
-        (value.len() >= WAITERS_AT && value.starts_with(LOCK_MAGIC)).then_some(Self(value))
+        Token::of_lock(&value).map(|_| Self(value))
     }
 
     /// The lock that stands under a name, if it is held under that token.
