@@ -412,8 +412,8 @@ fn serve_stale<T: DeserializeOwned>(
     Some(Found::past_the_cache(Some(value), CacheStatus::Stale))
 }
 
-/// Reads the payload of an entry with a value.
-#[inline]
+/// Reads the payload of an entry with a value; inlined in any case, because each call by itself moves the value once more.
+#[inline(always)]
 fn read_payload<T: DeserializeOwned>(header: &Header, entry: &Bytes) -> Result<Option<T>, Miss> {
     let undecodable = |source| Err(Miss::Undecodable { entry: entry.clone(), source });
     match (header.state, header.codec, header.compression) {

@@ -41,45 +41,46 @@ impl Lookup {
     }
 }
 
-/// Divides keys, each with the place it was given at, by their owners among `shards` ring shards.
-pub(super) fn partition(
-    keys: Vec<(CacheKey, usize)>,
-    shards: usize,
-    owner: impl Fn(&CacheKey) -> ShardIndex,
-) -> Vec<Lookup> {
-    // All owners before any key is moved: what has to be fetched from memory for each of them is fetched at once.
-    let owners: Vec<ShardIndex> = keys.iter().map(|(key, _)| owner(key)).collect();
-    let mut open = vec![Open { at: None, left: 0 }; shards];
-    for owner in &owners {
-        open[owner.index()].left += 1;
-    }
-    let mut lookups: Vec<Lookup> = Vec::with_capacity(shards);
-    for ((key, place), owner) in keys.into_iter().zip(owners) {
-        let shard = owner.index();
-        let open = &mut open[shard];
-        let at = match open.at {
-            Some(at) if lookups[at].keys.len() < MOST_KEYS => at,
-            Some(_) | None => {
-                let room = open.left.min(MOST_KEYS);
-                let (keys, places) = (Vec::with_capacity(room), Vec::with_capacity(room));
-                lookups.push(Lookup { shard, keys, places });
-                lookups.len() - 1
-            }
-        };
-        *open = Open { at: Some(at), left: open.left - 1 };
-        lookups[at].keys.push(key);
-        lookups[at].places.push(place);
-    }
-    lookups
+/// Divides keys by their owners, as they come.
+pub(super) struct Partition {
+    lookups: Vec<Lookup>,
+    /// The look-up that takes the next key of each ring shard, until that is full.
+    open: Vec<Option<usize>>,
+    /// How many keys a look-up has room for before it grows.
+    room: usize,
 }
 
-/// What is asked of one ring shard.
-#[derive(Clone)]
-struct Open {
-    /// The look-up that takes its keys, until that is full.
-    at: Option<usize>,
-    /// How many of its keys are in no look-up yet.
-    left: usize,
+impl Partition {
+    /// Begins to divide at most `keys` keys among `shards` ring shards.
+    pub(super) fn new(keys: usize, shards: usize) -> Self {
+        let fair = keys / shards.max(1);
+        // Somewhat more than its fair share, so that few look-ups grow.
+        let room = (fair + fair / 8 + 4).min(keys).min(MOST_KEYS);
+        Self { lookups: Vec::with_capacity(shards), open: vec![None; shards], room }
+    }
+
+    /// Takes a key that was given at a place.
+    #[inline]
+    pub(super) fn add(&mut self, key: CacheKey, place: usize, owner: ShardIndex) {
+        let (shard, room) = (owner.index(), self.room);
+        let open = &mut self.open[shard];
+        let at = match *open {
+            Some(at) if self.lookups[at].keys.len() < MOST_KEYS => at,
+            Some(_) | None => {
+                let (keys, places) = (Vec::with_capacity(room), Vec::with_capacity(room));
+                self.lookups.push(Lookup { shard, keys, places });
+                *open.insert(self.lookups.len() - 1)
+            }
+        };
+        let lookup = &mut self.lookups[at];
+        lookup.keys.push(key);
+        lookup.places.push(place);
+    }
+
+    /// What is to be asked, in no particular order.
+    pub(super) fn lookups(self) -> Vec<Lookup> {
+        self.lookups
+    }
 }
 
 #[cfg(test)]
@@ -110,8 +111,13 @@ mod tests {
             let ring = &RINGS[shards - 1];
             let owner = |key: &CacheKey| ring.locate(key.as_bytes());
             let keys: Vec<_> = given.iter().map(|key| Some(CacheKey::new(format!("product:{}", (*key)?)).unwrap())).collect();
-            let places = keys.iter().cloned().enumerate().filter_map(|(place, key)| Some((key?, place)));
-            let lookups = partition(places.collect(), shards, owner);
+            let mut partition = Partition::new(keys.len(), shards);
+            for (place, key) in keys.iter().enumerate() {
+                if let Some(key) = key {
+                    partition.add(key.clone(), place, owner(key));
+                }
+            }
+            let lookups = partition.lookups();
             let mut answered = vec![None; keys.len()];
             for lookup in &lookups {
                 prop_assert!((1..=MOST_KEYS).contains(&lookup.keys.len()));

@@ -15,7 +15,7 @@ use tracing::Instrument;
 
 use super::answers::Batch;
 use super::gathering::Gathering;
-use super::partition::{Lookup, partition};
+use super::partition::{Lookup, Partition};
 use crate::cache::Inner;
 use crate::error::Error;
 use crate::key::IntoKeyParts;
@@ -60,7 +60,7 @@ where
     let inner = &cache.inner;
     let timeout = options.timeout_or(&inner.settings).map(|after| (Instant::now() + after, after));
     let topology = inner.topology.load_full();
-    let mut asked = Vec::with_capacity(keys.len());
+    let mut asked = Partition::new(keys.len(), topology.shards().len());
     let mut answers: Vec<(K, Option<Answer<T>>)> = Vec::with_capacity(keys.len());
     for (place, part) in keys.into_iter().enumerate() {
         let answer = match space.key(&part) {
@@ -71,7 +71,8 @@ where
                     Some(Ok(inner.serve(found, || key, state, options, loader).value))
                 }
                 None => {
-                    asked.push((key, place));
+                    let owner = topology.ring().locate(key.as_bytes());
+                    asked.add(key, place, owner);
                     None
                 }
             },
@@ -95,8 +96,8 @@ where
             (lookup, found, expected)
         }
     };
-    let lookups = partition(asked, topology.shards().len(), |key| topology.ring().locate(key.as_bytes()));
-    let lookups = by_server(&topology, lookups).into_iter().flat_map(|lookup| unless_owed(inner, &topology, lookup));
+    let lookups =
+        by_server(&topology, asked.lookups()).into_iter().flat_map(|lookup| unless_owed(inner, &topology, lookup));
     let mut looking: FuturesUnordered<_> = lookups.map(look_up).collect();
     expected.give_up();
     let loader = |part: K| gathering.loader(inner, state, part, Some(expected.another()));
