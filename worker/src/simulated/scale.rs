@@ -4,6 +4,9 @@
 //! Thousands of stream shards do not fit into a cache, whoever reads them. So the work of a record is compared with that of as many
 //! stream shards that a hundred workers read, and the simulated cloud's part is left out of it.
 //!
+//! A page costs much the same however many records it has. Where each has one, as where little is written, the work of a
+//! record is that of a page; in pages of many, as under load, it is what the worker does for the record itself.
+//!
 //! Memory is measured once with a worker and once with the calls alone that it made, which is the simulated cloud's share.
 
 use std::collections::BTreeMap;
@@ -24,9 +27,11 @@ use crate::lease::{Lease, LeaseStore, OwnerId};
 use crate::stream::{Position, ShardIterator, StreamSource};
 
 const SIZES: [usize; 4] = [10, 100, 1_000, 10_000];
-/// Records that are measured, at least.
-const RECORDS: usize = 5_000;
-/// Writes to each stream shard, at least: one a second.
+/// Records of a full page, as it is under load; a real one has up to a thousand.
+const FULL: usize = 50;
+/// Pages that are measured, at least.
+const PAGES: usize = 5_000;
+/// Pages of each stream shard, at least: one a second.
 const WRITES: usize = 5;
 const LEASE_TIME: Duration = Duration::from_secs(8);
 
@@ -88,10 +93,11 @@ async fn until_all_are_read(world: &Mutex<World>) {
     }
 }
 
-/// Workers read so many stream shards each, each of which takes in one record a second, and then all of them roll over.
+/// Workers read so many stream shards each, each of which takes in one page of so many records a second, and then all of
+/// them roll over.
 ///
 /// They know nothing of each other: every one has a cloud of its own, and all share the thread, its timers and its cache.
-async fn measure(workers: usize, shards: usize) -> Costs {
+async fn measure(workers: usize, shards: usize, page: usize) -> Costs {
     let worlds: Vec<_> = (0..workers).map(|_| world(shards)).collect();
     let before = resident();
     let mut fleets: Vec<_> =
@@ -105,23 +111,24 @@ async fn measure(workers: usize, shards: usize) -> Costs {
     let kilobytes = (resident() - before) / 1024.0 / all as f64;
     let idle: Vec<_> = worlds.iter().map(|world| seen(world)).collect();
     let open: Vec<_> = worlds.iter().map(|world| world.lock().unwrap().cloud.open_shards()).collect();
-    let writes = WRITES.max(RECORDS / all);
+    let writes = WRITES.max(PAGES / all);
+    let records = (all * writes * page) as f64;
     let spent = || worlds.iter().map(|world| world.lock().unwrap().spent.as_secs_f64() * 1e6).sum::<f64>();
     let (began, elsewhere) = (worked(), spent());
     for _ in 0..writes {
         for (world, open) in worlds.iter().zip(&open) {
             for shard in open {
-                World::with(world, |world| world.cloud.write(shard));
+                World::with(world, |world| (0..page).for_each(|_| world.cloud.write(shard)));
             }
         }
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
-    let record = (worked() - began) / (all * writes) as f64;
-    let own = record - (spent() - elsewhere) / (all * writes) as f64;
+    let record = (worked() - began) / records;
+    let own = record - (spent() - elsewhere) / records;
     for (world, idle) in worlds.iter().zip(&idle) {
         let delivered = seen(world)["delivered"] - idle.get("delivered").copied().unwrap_or_default();
         let times = delivered as f64 / (shards * writes) as f64;
-        assert!(times >= 0.9, "{times} deliveries of a record");
+        assert!(times >= 0.9, "{times} deliveries of a page");
     }
     let (began, split) = (worked(), Instant::now());
     for (world, open) in worlds.iter().zip(&open) {
@@ -188,7 +195,7 @@ fn what_a_stream_shard_costs() {
     println!("stream shards   µs a record   (worker)   KB idle (cloud)   µs a roll-over   all rolled over after");
     for shards in SIZES {
         let runtime = new_runtime();
-        let costs = runtime.block_on(measure(1, shards));
+        let costs = runtime.block_on(measure(1, shards, 1));
         let apart = new_runtime();
         let mut alone = apart.block_on(async { Alone::new(shards) });
         let cloud = apart.block_on(alone.idle(costs.polls));
@@ -202,20 +209,25 @@ fn what_a_stream_shard_costs() {
     }
     // As many stream shards in the same memory, a hundred a worker: what they take more than a hundred alone is the cache's.
     let apart = new_runtime();
-    let side_by_side = apart.block_on(measure(100, 100));
+    let side_by_side = apart.block_on(measure(100, 100, 1));
     println!(
         "{:>13} {:>13.1} ({:>6.1})   {:>35.1}",
         "100 × 100", side_by_side.record, side_by_side.own, side_by_side.roll_over
     );
+    let in_full_pages = |shards| new_runtime().block_on(measure(1, shards, FULL)).own;
+    let full = SIZES.map(in_full_pages);
+    let told: Vec<_> = SIZES.iter().zip(full).map(|(shards, own)| format!("{shards}: {own:.2}")).collect();
+    println!("the worker's part of a record in pages of {FULL}, µs, by stream shards: {}", told.join(", "));
     let ((few, _), (many, cloud)) = (&all[1], &all[3]);
     println!("10,000 stream shards in one worker");
     for (what, times, goal) in [
         ("the worker's part of a record, against 100 workers with 100 each", many.own / side_by_side.own, 1.25),
-        ("work of a record, against 100 stream shards", many.record / few.record, 1.5),
+        ("the worker's part of a record in full pages, against 10 stream shards", full[3] / full[0], 1.5),
+        ("work of a record that is alone in its page, against 100 stream shards", many.record / few.record, 1.5),
         ("work of a roll-over, against 100 stream shards", many.roll_over / few.roll_over, 1.5),
     ] {
         let verdict = if times <= goal { "met" } else { "missed" };
-        println!("  {what:<66} {times:.2} times   goal {goal}: {verdict}");
+        println!("  {what:<72} {times:.2} times   goal {goal}: {verdict}");
     }
     let own = many.kilobytes - cloud;
     assert!(own <= 20.0, "{own:.1} KB for each idle stream shard");
