@@ -1,5 +1,6 @@
 //! One stream shard from its checkpoint to its end: read, deliver, follow the watermark, checkpoint.
 
+mod halt;
 mod reading;
 
 use std::collections::{BTreeSet, VecDeque};
@@ -15,9 +16,8 @@ use ringtide_core::metrics as names;
 use ringtide_core::pipeline::Abandoned;
 use ringtide_core::record::Stream;
 use ringtide_core::watermark::{Begun, Watermark};
-use tokio_util::sync::CancellationToken;
 
-use crate::deliver::Deliver;
+use crate::deliver::{Deliver, Delivery};
 use crate::discovery::Discovery;
 use crate::health::ShardHealth;
 use crate::lease::keeper::{Cadence, LeaseKeeper};
@@ -27,6 +27,7 @@ use crate::pace::Pace;
 use crate::stream::policy::AfterGap;
 use crate::stream::{ShardId, StreamError, StreamSource};
 
+pub(crate) use halt::Halt;
 use reading::{Reader, Step};
 
 /// How long a closed stream shard's children are looked for before its end is stored without them.
@@ -37,7 +38,6 @@ const CHILD_PATIENCE_WHEN_GONE: Duration = lineage::PATIENCE;
 const HOLD_UP_CHECK: Duration = Duration::from_millis(50);
 
 /// What all consumers of a stream share.
-#[derive(Clone)]
 pub(crate) struct Shared {
     pub(crate) stream: Arc<Stream>,
     pub(crate) name: StreamName,
@@ -78,20 +78,25 @@ pub(crate) enum Exit {
 type UnderWay = BoxFuture<'static, (Begun, Result<(), Abandoned>)>;
 
 /// Reads one stream shard under a held lease.
+///
+/// A worker has thousands of them, more than a processor's cache holds, and each touches what it has with every page. So what
+/// is needed seldom is boxed, and what waits for causes to stop is a task of its own.
 pub(crate) struct Consumer {
-    shared: Shared,
+    shared: Arc<Shared>,
     shard: ShardId,
     keeper: LeaseKeeper,
     health: ShardHealth,
     origin: Origin,
     watermark: Watermark<Checkpoint>,
     under_way: FuturesUnordered<UnderWay>,
+    /// Up to here pages were handed over.
+    begun: Checkpoint,
     child_patience: Duration,
 }
 
 impl Consumer {
     /// Prepares to go on where the lease's checkpoint stands.
-    pub(crate) fn new(shared: Shared, held: HeldLease, health: ShardHealth) -> (Self, Checkpoint) {
+    pub(crate) fn new(shared: Arc<Shared>, held: HeldLease, health: ShardHealth) -> Self {
         let (shard, from) = (held.key().shard.clone(), held.taken_at());
         if from != Checkpoint::TrimHorizon {
             shared.deliver.took_over();
@@ -100,8 +105,7 @@ impl Consumer {
         let keeper = LeaseKeeper::start(Arc::clone(&shared.leases), held, cadence, Arc::clone(&shared.table));
         let (watermark, under_way) = (Watermark::new(), FuturesUnordered::new());
         let (origin, child_patience) = (Origin::First, CHILD_PATIENCE);
-        let consumer = Self { shared, shard, keeper, health, origin, watermark, under_way, child_patience };
-        (consumer, from)
+        Self { shared, shard, keeper, health, origin, watermark, under_way, begun: from, child_patience }
     }
 
     /// Tells what is known of the records before the stream shard's first one; nothing is, unless told.
@@ -109,30 +113,34 @@ impl Consumer {
         Self { origin, ..self }
     }
 
-    /// Reads until the end of the stream shard, the loss of the lease, or `stop`.
+    /// Begins to wait for the loss of the lease, and for `stop`.
+    pub(crate) fn until(&self, stop: impl Future<Output = ()> + Send + 'static) -> Halt {
+        Halt::new(stop, self.keeper.lost())
+    }
+
+    /// Reads until the end of the stream shard, or until `halt` tells of something.
     ///
-    /// After `stop` it waits for what is under way until the drain's time-out, then stores what was delivered.
-    pub(crate) async fn run(mut self, from: Checkpoint, stop: CancellationToken) -> Exit {
-        let shared = &self.shared;
+    /// Where that is an order to stop it waits for what is under way until the drain's time-out, then stores what was
+    /// delivered.
+    pub(crate) async fn run(&mut self, mut halt: Halt) -> Exit {
+        let (shared, from) = (&self.shared, self.begun);
         tracing::info!(table = %shared.table, stream_shard = %self.shard, from = %from, "stream shard opened");
         let pace = Pace::new(shared.settings.idle_poll, shared.settings.max_reads_per_second);
         let tenure = self.keeper.tenure();
-        let mut reader = Reader::new(self.shared.clone(), self.shard.clone(), from, self.origin, pace, tenure);
         if from == Checkpoint::ShardEnd {
-            return self.finish(stop).await;
+            return Box::pin(self.finish(halt)).await;
         }
-        let exit = self.read(&mut reader, &stop).await;
-        drop(reader);
-        match exit {
-            None => self.finish(stop).await,
-            Some(Exit::Stopped) => self.stop().await,
+        self.health.delivering(0, Some(from));
+        let mut reader = Reader::new(Arc::clone(shared), self.shard.clone(), from, self.origin, pace, tenure);
+        match self.read(&mut reader, &mut halt).await {
+            None => Box::pin(self.finish(halt)).await,
+            Some(Exit::Stopped) => Box::pin(self.stop()).await,
             Some(exit) => exit,
         }
     }
 
     /// Reads to the end of the stream shard; anything else that ends the reading is returned.
-    async fn read(&mut self, reader: &mut Reader, stop: &CancellationToken) -> Option<Exit> {
-        let mut lost = std::pin::pin!(self.keeper.lost());
+    async fn read(&mut self, reader: &mut Reader, halt: &mut Halt) -> Option<Exit> {
         loop {
             let room = self.under_way.len() < self.shared.settings.pages_in_flight.max(1)
                 // A ring shard that is down holds its own pages up, as a store for parked records does, and must not
@@ -141,8 +149,7 @@ impl Consumer {
             if !room {
                 tokio::select! {
                     biased;
-                    () = stop.cancelled() => return Some(Exit::Stopped),
-                    () = &mut lost => return Some(Exit::LeaseLost),
+                    exit = halt.told() => return Some(exit),
                     Some((begun, delivered)) = self.under_way.next() => {
                         if self.settle(begun, delivered).is_err() {
                             return Some(Exit::Abandoned);
@@ -157,8 +164,7 @@ impl Consumer {
                 loop {
                     tokio::select! {
                         biased;
-                        () = stop.cancelled() => return Some(Exit::Stopped),
-                        () = &mut lost => return Some(Exit::LeaseLost),
+                        exit = halt.told() => return Some(exit),
                         Some((begun, delivered)) = self.under_way.next(), if !self.under_way.is_empty() => {
                             if self.settle(begun, delivered).is_err() {
                                 return Some(Exit::Abandoned);
@@ -171,13 +177,9 @@ impl Consumer {
             match step {
                 Step::Page { reached, delivery, last, age } => {
                     self.health.read(age);
-                    let begun = self.watermark.begin(reached);
-                    if let Some(delivery) = delivery {
-                        self.under_way.push(Box::pin(async move { (begun, delivery.await) }));
-                    } else if self.settle(begun, Ok(())).is_err() {
-                        return Some(Exit::Abandoned);
+                    if delivery.is_some() || reached != self.begun {
+                        self.begin(reached, delivery);
                     }
-                    self.health.delivering(self.under_way.len(), self.watermark.reached().copied());
                     if last {
                         return None;
                     }
@@ -187,8 +189,7 @@ impl Consumer {
                     self.health.gap(&error);
                     tokio::select! {
                         biased;
-                        () = stop.cancelled() => return Some(Exit::Stopped),
-                        () = &mut lost => return Some(Exit::LeaseLost),
+                        exit = halt.told() => return Some(exit),
                         flushed = flush_after_gap(&self.shared, &self.shard, &error) => {
                             if flushed.is_err() {
                                 return Some(Exit::Abandoned);
@@ -207,14 +208,31 @@ impl Consumer {
         }
     }
 
+    /// Takes note of a page: of what delivers it, or that there is nothing to deliver up to where it leads.
+    fn begin(&mut self, reached: Checkpoint, delivery: Option<Delivery>) {
+        self.begun = reached;
+        let begun = self.watermark.begin(reached);
+        match delivery {
+            Some(delivery) => {
+                self.under_way.push(Box::pin(async move { (begun, delivery.await) }));
+                self.health.delivering(self.under_way.len(), self.watermark.reached().copied());
+            }
+            None => self.done(begun),
+        }
+    }
+
     fn settle(&mut self, begun: Begun, delivered: Result<(), Abandoned>) -> Result<(), Abandoned> {
         delivered?;
+        self.done(begun);
+        Ok(())
+    }
+
+    fn done(&mut self, begun: Begun) {
         self.watermark.done(begun);
         if let Some(reached) = self.watermark.reached() {
             self.keeper.advance(*reached);
         }
         self.health.delivering(self.under_way.len(), self.watermark.reached().copied());
-        Ok(())
     }
 
     /// Waits until every page is delivered.
@@ -226,10 +244,9 @@ impl Consumer {
     }
 
     /// After the last page: waits for its delivery, claims the children, stores the end.
-    async fn finish(mut self, stop: CancellationToken) -> Exit {
-        let lost = self.keeper.lost();
+    async fn finish(&mut self, mut halt: Halt) -> Exit {
         let claimed = {
-            let (shared, shard) = (self.shared.clone(), self.shard.clone());
+            let (shared, shard) = (Arc::clone(&self.shared), self.shard.clone());
             let claiming = async {
                 // Looked for while the last pages are delivered, so that the children begin right after.
                 let looking = shared.discovery.children_of(&shard, self.child_patience);
@@ -245,16 +262,16 @@ impl Consumer {
             };
             tokio::select! {
                 biased;
-                () = lost => return Exit::LeaseLost,
-                claimed = claiming => Some(claimed),
-                () = stop.cancelled() => None,
+                claimed = claiming => Ok(claimed),
+                exit = halt.told() => Err(exit),
             }
         };
         let children = match claimed {
-            Some(Ok(children)) => children,
-            Some(Err(Abandoned)) => return Exit::Abandoned,
+            Ok(Ok(children)) => children,
+            Ok(Err(Abandoned)) => return Exit::Abandoned,
             // What was delivered is stored; the successor finds the end again.
-            None => return self.stop().await,
+            Err(Exit::Stopped) => return self.stop().await,
+            Err(exit) => return exit,
         };
         let found = children.len();
         if self.keeper.end(children).await.is_err() {
@@ -266,7 +283,7 @@ impl Consumer {
         Exit::Ended
     }
 
-    async fn stop(mut self) -> Exit {
+    async fn stop(&mut self) -> Exit {
         let lost = self.keeper.lost();
         let timeout = self.shared.settings.drain_timeout;
         tokio::select! {

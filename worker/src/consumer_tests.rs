@@ -1,4 +1,5 @@
 use ringtide_core::clock::unix_ms;
+use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::health::Health;
@@ -12,7 +13,7 @@ struct Bench {
     source: Arc<ScriptedStream>,
     recorder: Arc<Recorder>,
     leases: Arc<MemoryLeases>,
-    shared: Shared,
+    shared: Arc<Shared>,
     stop: CancellationToken,
     health: Health,
     _lister: tokio::task::JoinSet<()>,
@@ -24,7 +25,7 @@ impl Bench {
         let (discovery, lister) = Discovery::new(source.clone(), stream(), Duration::from_secs(10));
         let mut listing = tokio::task::JoinSet::new();
         listing.spawn(lister.run());
-        let shared = Shared {
+        let shared = Arc::new(Shared {
             stream: stream(),
             name: StreamName::of(&stream()).unwrap(),
             table: Arc::from("products"),
@@ -40,7 +41,7 @@ impl Bench {
                 drain_timeout: Duration::from_secs(5),
                 cadence: Cadence { checkpoint: 100 * MS, timeout: Duration::from_secs(9) },
             },
-        };
+        });
         let health = Health::new(Duration::from_secs(10), []);
         Self { source, recorder, leases, shared, stop: CancellationToken::new(), health, _lister: listing }
     }
@@ -64,8 +65,9 @@ impl Bench {
         let lease = self.lease(shard).await.unwrap();
         let held = self.leases.take(&lease, &self.shared.owner).await.unwrap();
         let line = self.health.shard(&self.shared.table, &shard.into());
-        let (consumer, from) = Consumer::new(self.shared.clone(), held, line);
-        tokio::spawn(consumer.coming_from(origin).run(from, self.stop.clone()))
+        let mut consumer = Consumer::new(self.shared.clone(), held, line).coming_from(origin);
+        let halt = consumer.until(self.stop.clone().cancelled_owned());
+        tokio::spawn(async move { consumer.run(halt).await })
     }
 }
 
@@ -209,6 +211,21 @@ async fn trimmed_records_are_a_gap_that_flushes_and_goes_on_with_the_oldest() {
     assert_eq!(bench.checkpoint("s").await, at(5));
     let gaps = bench.health.snapshot().gaps;
     assert_eq!((gaps.len(), &*gaps[0].reason, gaps[0].stream_shard.as_deref()), (1, "trimmed", Some("s")));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_gap_after_which_nothing_is_kept_is_told_once() {
+    let mut bench = Bench::new();
+    bench.source.shard("s", None, &[1, 2]);
+    for (checkpoint, flushes) in [(at(2), 0), (Checkpoint::TrimHorizon, 1), (Checkpoint::TrimHorizon, 1)] {
+        bench.stop = CancellationToken::new();
+        let reading = bench.read("s").await;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        bench.stop.cancel();
+        assert_eq!(reading.await.unwrap(), Exit::Stopped);
+        assert_eq!((bench.checkpoint("s").await, bench.recorder.flushed().len()), (checkpoint, flushes));
+        bench.source.trim("s", 9);
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -20,7 +20,7 @@ use crate::lease::{Checkpoint, Lease, LeaseError, Trace};
 use crate::lineage::{self, Plan, Strays};
 use crate::stream::{Listing, ShardId, StreamStatus};
 
-use reading::{Closed, until_asked};
+use reading::{Closed, to_stop};
 use takings::{Taken, Takings, Wanted};
 
 /// How often a worker that stops looks whether it was handed over what it had asked for.
@@ -55,7 +55,7 @@ pub(crate) struct Successor {
 
 /// Follows one stream.
 pub(crate) struct Follower {
-    shared: Shared,
+    shared: Arc<Shared>,
     health: Health,
     fleet: Arc<Fleet>,
     /// Cancelled once every root of the stream was begun.
@@ -92,7 +92,7 @@ impl Follower {
     ) -> Self {
         fleet.follow(&shared.name);
         Self {
-            shared,
+            shared: Arc::new(shared),
             health,
             fleet,
             begun,
@@ -271,7 +271,7 @@ impl Follower {
         since: Instant,
         stop: &CancellationToken,
     ) -> Result<(Plan, bool), LeaseError> {
-        let shared = self.shared.clone();
+        let shared = Arc::clone(&self.shared);
         let settled = shared.deliver.unhealthy().is_empty();
         let all = self.fleet.leases(since, settled).await?;
         let paused = all.iter().any(|lease| lease.is_paused() && lease.key.stream.same_table(&shared.name));
@@ -334,7 +334,7 @@ impl Follower {
         stop: &CancellationToken,
     ) -> Result<bool, LeaseError> {
         let (mut all, mut failed) = (true, None);
-        let mut takings = Takings::new(self.shared.clone(), Arc::clone(&self.fleet), wanted);
+        let mut takings = Takings::new(Arc::clone(&self.shared), Arc::clone(&self.fleet), wanted);
         while let Some(taken) = takings.next().await {
             match taken {
                 Ok(Some(taken)) => self.read(taken, plan, stop),
@@ -350,14 +350,14 @@ impl Follower {
         let Taken { shard, held, holding } = taken;
         let line = self.health.shard(&self.shared.table, &shard);
         let trace = held.trace();
-        let (consumer, from) = Consumer::new(self.shared.clone(), held, line);
-        let consumer = consumer.coming_from(plan.origin(&shard));
+        let consumer = Consumer::new(Arc::clone(&self.shared), held, line);
+        let mut consumer = consumer.coming_from(plan.origin(&shard));
         let stop = stop.child_token();
         self.running.insert(shard.clone(), Running { stop: stop.clone(), trace });
-        let deliver = Arc::clone(&self.shared.deliver);
+        let halt = consumer.until(to_stop(stop, holding.asked(), Arc::clone(&self.shared.deliver)));
         self.consumers.spawn(async move {
-            let exit = consumer.run(from, stop.clone());
-            (shard, until_asked(exit, &holding, &*deliver, &stop).await)
+            let exit = consumer.run(halt).await;
+            (shard, Closed::of(exit, &holding))
         });
     }
 

@@ -1,5 +1,6 @@
 //! The read side of a consumer: pace, iterator, one page at a time.
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use metrics::counter;
@@ -38,7 +39,7 @@ pub(super) enum Step {
 
 /// A read cursor that survives failures.
 pub(super) struct Reader {
-    shared: Shared,
+    shared: Arc<Shared>,
     shard: ShardId,
     pace: Pace,
     next_read: Instant,
@@ -62,7 +63,7 @@ pub(super) struct Reader {
 
 impl Reader {
     pub(super) fn new(
-        shared: Shared,
+        shared: Arc<Shared>,
         shard: ShardId,
         position: Checkpoint,
         origin: Origin,
@@ -90,7 +91,7 @@ impl Reader {
             return self.hand_over(page).await;
         }
         if let Some(since) = self.unlisted
-            && let Err(error) = self.look_up(since).await
+            && let Err(error) = Box::pin(self.look_up(since)).await
         {
             return self.after(error);
         }
@@ -137,7 +138,7 @@ impl Reader {
     }
 
     async fn read(&mut self) -> Result<Page, StreamError> {
-        let Shared { source, stream, table, .. } = &self.shared;
+        let Shared { source, stream, table, .. } = &*self.shared;
         let iterator = match &self.iterator {
             Some(iterator) => iterator,
             None => {

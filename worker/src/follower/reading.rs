@@ -1,5 +1,6 @@
-//! The reading of one stream shard, until it ends or somebody else is to do it.
+//! When the reading of one stream shard is to stop, and how it ended.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
@@ -19,30 +20,26 @@ pub(super) enum Closed {
     BrokenOff,
 }
 
-/// Waits for the end of a consumer, and stops it where another worker has asked for its lease.
+impl Closed {
+    pub(super) fn of(exit: Exit, holding: &Holding) -> Self {
+        if holding.is_broken() { Self::BrokenOff } else { Self::By(exit) }
+    }
+}
+
+/// Resolves once a reading is to stop, which is ordered here where another worker has asked for the lease.
 ///
-/// While a ring shard is down it reads on: a stop would wait for what cannot be delivered, with nobody reading meanwhile.
-pub(super) async fn until_asked(
-    exit: impl Future<Output = Exit>,
-    holding: &Holding,
-    deliver: &dyn Deliver,
-    stop: &CancellationToken,
-) -> Closed {
-    let mut exit = std::pin::pin!(exit);
+/// While a ring shard is down the reading goes on: a stop would wait for what cannot be delivered, with nobody reading meanwhile.
+pub(super) async fn to_stop(stop: CancellationToken, asked: impl Future<Output = ()>, deliver: Arc<dyn Deliver>) {
     let give_way = async {
-        holding.asked().await;
+        asked.await;
         while !deliver.unhealthy().is_empty() {
             tokio::time::sleep(OUTAGE_CHECK).await;
         }
     };
-    let exit = tokio::select! {
+    tokio::select! {
         // In a fixed order, so that a simulation runs the same way twice.
         biased;
-        exit = &mut exit => exit,
-        () = give_way => {
-            stop.cancel();
-            exit.await
-        }
-    };
-    if holding.is_broken() { Closed::BrokenOff } else { Closed::By(exit) }
+        () = stop.cancelled() => {}
+        () = give_way => stop.cancel(),
+    }
 }

@@ -35,14 +35,14 @@ pub(super) struct Taken {
 
 /// What is wanted, and the calls that are under way for it.
 pub(super) struct Takings {
-    shared: Shared,
+    shared: Arc<Shared>,
     fleet: Arc<Fleet>,
     wanted: VecDeque<Wanted>,
     under_way: FuturesUnordered<BoxFuture<'static, Result<Option<Taken>, LeaseError>>>,
 }
 
 impl Takings {
-    pub(super) fn new(shared: Shared, fleet: Arc<Fleet>, wanted: VecDeque<Wanted>) -> Self {
+    pub(super) fn new(shared: Arc<Shared>, fleet: Arc<Fleet>, wanted: VecDeque<Wanted>) -> Self {
         Self { shared, fleet, wanted, under_way: FuturesUnordered::new() }
     }
 
@@ -52,7 +52,7 @@ impl Takings {
         while self.under_way.len() < AT_ONCE
             && let Some(wanted) = self.wanted.pop_front()
         {
-            self.under_way.push(Box::pin(take(self.shared.clone(), Arc::clone(&self.fleet), wanted)));
+            self.under_way.push(Box::pin(take(Arc::clone(&self.shared), Arc::clone(&self.fleet), wanted)));
         }
         let taken = self.under_way.next().await;
         if let Some(Err(_)) = &taken {
@@ -62,7 +62,7 @@ impl Takings {
     }
 }
 
-async fn take(shared: Shared, fleet: Arc<Fleet>, wanted: Wanted) -> Result<Option<Taken>, LeaseError> {
+async fn take(shared: Arc<Shared>, fleet: Arc<Fleet>, wanted: Wanted) -> Result<Option<Taken>, LeaseError> {
     let Wanted { shard, parent, lease } = wanted;
     let lease = match lease {
         Some(lease) => lease,

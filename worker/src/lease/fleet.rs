@@ -7,6 +7,7 @@ use std::time::Duration;
 use metrics::{counter, gauge};
 use ringtide_core::metrics as names;
 use tokio::time::Instant;
+use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use super::balance::{self, Share};
 use super::sight::Sight;
@@ -61,8 +62,8 @@ pub(crate) struct Holding {
 
 impl Holding {
     /// Resolves once somebody has asked for the lease.
-    pub(crate) async fn asked(&self) {
-        self.trace.asked.cancelled().await;
+    pub(crate) fn asked(&self) -> WaitForCancellationFutureOwned {
+        self.trace.asked.clone().cancelled_owned()
     }
 
     /// Whether the task that writes the lease broke off.

@@ -1,18 +1,18 @@
 //! The one task that writes a held lease: it renews, and stores checkpoints as the consumer advances.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use metrics::counter;
 use ringtide_core::backoff::Backoff;
 use ringtide_core::clock::unix_ms;
 use ringtide_core::metrics as names;
-use tokio::sync::{oneshot, watch};
-use tokio::task::JoinHandle;
-use tokio::time::{Instant, MissedTickBehavior};
+use tokio::sync::{Notify, oneshot};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::{Checkpoint, HeldLease, LeaseError, LeaseStore, Trace};
 use crate::stream::ShardId;
@@ -29,12 +29,34 @@ pub(crate) struct Cadence {
 /// Keeps one lease on behalf of its consumer. Dropping it ends the keeping without another write.
 #[derive(Debug)]
 pub(crate) struct LeaseKeeper {
-    reached: watch::Sender<Checkpoint>,
+    common: Arc<Common>,
     /// The last thing that it is told.
     order: Option<oneshot::Sender<Order>>,
     lost: CancellationToken,
-    tenure: Tenure,
-    task: JoinHandle<()>,
+    _task: AbortOnDropHandle<()>,
+}
+
+/// What a keeper and its consumer tell each other while all goes well.
+#[derive(Debug)]
+struct Common {
+    /// How far everything is delivered.
+    reached: Mutex<Checkpoint>,
+    /// Tells that it moved on.
+    advanced: Notify,
+    /// Until when nobody else takes the lease, in unix ms.
+    tenure: AtomicU64,
+}
+
+impl Common {
+    fn reached(&self) -> Checkpoint {
+        *self.reached.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Counts from the end of a renewal, and so takes a quarter less: the answer may have been long under way.
+    fn renewed(&self, timeout: Duration) {
+        let time = u64::try_from((timeout * 3 / 4).as_millis()).unwrap_or(u64::MAX);
+        self.tenure.store(unix_ms().saturating_add(time).max(1), Ordering::Release);
+    }
 }
 
 /// Until when nobody else takes a lease, as it was last renewed.
@@ -42,24 +64,12 @@ pub(crate) struct LeaseKeeper {
 /// It is what refreshes are bounded by: an image that a worker sends after it was stopped and replaced must not be stored
 /// over what its successor has delivered.
 #[derive(Clone, Debug)]
-pub(crate) struct Tenure(Arc<AtomicU64>);
+pub(crate) struct Tenure(Arc<Common>);
 
 impl Tenure {
-    fn new(timeout: Duration) -> Self {
-        let tenure = Self(Arc::default());
-        tenure.renewed(timeout);
-        tenure
-    }
-
-    /// Counts from the end of a renewal, and so takes a quarter less: the answer may have been long under way.
-    fn renewed(&self, timeout: Duration) {
-        let time = u64::try_from((timeout * 3 / 4).as_millis()).unwrap_or(u64::MAX);
-        self.0.store(unix_ms().saturating_add(time).max(1), Ordering::Release);
-    }
-
     /// Tells its end in unix ms.
     pub(crate) fn ends_ms(&self) -> u64 {
-        self.0.load(Ordering::Acquire)
+        self.0.tenure.load(Ordering::Acquire)
     }
 }
 
@@ -91,7 +101,7 @@ struct Keeping {
     held: HeldLease,
     stored: Checkpoint,
     renewed: Instant,
-    tenure: Tenure,
+    common: Arc<Common>,
     cadence: Cadence,
     table: Arc<str>,
 }
@@ -99,19 +109,31 @@ struct Keeping {
 impl LeaseKeeper {
     /// Begins to keep a lease.
     pub(crate) fn start(store: Arc<dyn LeaseStore>, held: HeldLease, cadence: Cadence, table: Arc<str>) -> Self {
-        let (reached, watched) = watch::channel(held.taken_at());
+        let stored = held.taken_at();
+        let common =
+            Arc::new(Common { reached: Mutex::new(stored), advanced: Notify::new(), tenure: AtomicU64::new(0) });
+        common.renewed(cadence.timeout);
         let (order, taken) = oneshot::channel();
         let lost = CancellationToken::new();
-        let stored = held.taken_at();
-        let tenure = Tenure::new(cadence.timeout);
-        let keeping = Keeping { store, held, stored, renewed: Instant::now(), tenure: tenure.clone(), cadence, table };
-        let task = tokio::spawn(keeping.run(watched, taken, lost.clone()));
-        Self { reached, order: Some(order), lost, tenure, task }
+        let renewed = Instant::now();
+        let mut keeping = Keeping { store, held, stored, renewed, common: Arc::clone(&common), cadence, table };
+        let to_tell = lost.clone();
+        let task = tokio::spawn(async move {
+            // However the task ends, the consumer stops.
+            let _lost = to_tell.drop_guard();
+            let _broken = Broken(keeping.held.trace());
+            if let Some(order) = keeping.keep(taken).await {
+                // Boxed, as it is done once: what every tick touches stays small.
+                Box::pin(keeping.carry_out(order)).await;
+            }
+        });
+        Self { common, order: Some(order), lost, _task: AbortOnDropHandle::new(task) }
     }
 
     /// Tells how far everything is delivered; it is stored at the next checkpoint.
     pub(crate) fn advance(&self, to: Checkpoint) {
-        self.reached.send_replace(to);
+        *self.common.reached.lock().unwrap_or_else(PoisonError::into_inner) = to;
+        self.common.advanced.notify_one();
     }
 
     /// Resolves once the lease is lost.
@@ -121,74 +143,67 @@ impl LeaseKeeper {
 
     /// Until when nobody else takes the lease; it moves on with every renewal.
     pub(crate) fn tenure(&self) -> Tenure {
-        self.tenure.clone()
+        Tenure(Arc::clone(&self.common))
     }
 
     /// Stores that the stream shard ended, and gives the lease up.
-    pub(crate) async fn end(self, children: BTreeSet<ShardId>) -> Result<(), Lost> {
+    pub(crate) async fn end(&mut self, children: BTreeSet<ShardId>) -> Result<(), Lost> {
         let (done, stored) = oneshot::channel();
         self.order(Order::End(children, done), stored).await
     }
 
     /// Stores how far it got, and gives the lease up.
-    pub(crate) async fn release(self) -> Result<(), Lost> {
+    pub(crate) async fn release(&mut self) -> Result<(), Lost> {
         let (done, stored) = oneshot::channel();
         self.order(Order::Release(done), stored).await
     }
 
-    async fn order(mut self, order: Order, stored: oneshot::Receiver<()>) -> Result<(), Lost> {
+    async fn order(&mut self, order: Order, stored: oneshot::Receiver<()>) -> Result<(), Lost> {
         self.order.take().ok_or(Lost)?.send(order).map_err(|_| Lost)?;
         stored.await.map_err(|_| Lost)
     }
 }
 
-impl Drop for LeaseKeeper {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
-}
-
 impl Keeping {
-    async fn run(
-        mut self,
-        reached: watch::Receiver<Checkpoint>,
-        mut order: oneshot::Receiver<Order>,
-        lost: CancellationToken,
-    ) {
-        // However the task ends, the consumer stops.
-        let _lost = lost.drop_guard();
-        let _broken = Broken(self.held.trace());
+    /// Renews and stores checkpoints until there is an order; `None` where there is nothing to keep any more.
+    ///
+    /// It sleeps for as long as there is nothing to write: of thousands of leases most are idle.
+    async fn keep(&mut self, mut order: oneshot::Receiver<Order>) -> Option<Order> {
         let renewal = self.cadence.timeout / 3;
-        let mut tick = tokio::time::interval(self.cadence.checkpoint.min(renewal).max(Duration::from_millis(1)));
-        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        tick.tick().await;
+        let pause = self.cadence.checkpoint.min(renewal).max(Duration::from_millis(1));
+        let mut write = std::pin::pin!(tokio::time::sleep_until(self.renewed + renewal));
+        let mut advanced = false;
         loop {
             tokio::select! {
                 biased;
-                order = &mut order => {
-                    let reached = *reached.borrow();
-                    let (given_up, done) = match order {
-                        Ok(Order::End(children, done)) => (self.give_up(Checkpoint::ShardEnd, &children).await, done),
-                        Ok(Order::Release(done)) => (self.give_up(reached, &BTreeSet::new()).await, done),
-                        Err(_) => return,
-                    };
-                    if given_up.is_ok() {
-                        let _unheard = done.send(());
+                order = &mut order => return order.ok(),
+                // What is delivered from now on is stored with this step.
+                () = self.common.advanced.notified(), if !advanced => {
+                    advanced = true;
+                    let soon = Instant::now() + pause;
+                    if soon < write.deadline() {
+                        write.as_mut().reset(soon);
                     }
-                    return;
                 }
-                _ = tick.tick() => {
-                    let reached = *reached.borrow();
-                    let written = if reached != self.stored {
-                        self.checkpoint(reached, &BTreeSet::new()).await
-                    } else if self.renewed.elapsed() >= renewal {
-                        self.store.renew(&mut self.held).await
-                    } else {
-                        continue;
-                    };
-                    if self.judge(written).is_err() {
-                        return;
+                () = &mut write => {
+                    let reached = self.common.reached();
+                    advanced = false;
+                    let mut next = self.renewed + renewal;
+                    if reached != self.stored || Instant::now() >= next {
+                        let written = if reached == self.stored {
+                            self.store.renew(&mut self.held).await
+                        } else {
+                            self.checkpoint(reached, &BTreeSet::new()).await
+                        };
+                        next = match &written {
+                            Ok(()) => Instant::now() + renewal,
+                            Err(_) => Instant::now() + pause,
+                        };
+                        if self.judge(written).is_err() {
+                            return None;
+                        }
                     }
+                    write.as_mut().reset(next);
                 }
             }
         }
@@ -216,7 +231,7 @@ impl Keeping {
                 self.renewed = Instant::now();
                 // Whoever asked for the lease takes it by force some day: by then no image may be on its way any more.
                 if !self.held.trace.asked.is_cancelled() {
-                    self.tenure.renewed(self.cadence.timeout);
+                    self.common.renewed(self.cadence.timeout);
                 }
                 return Ok(());
             }
@@ -230,6 +245,19 @@ impl Keeping {
         tracing::warn!(lease = %key, outcome, "stream lease lost, its stream shard is no longer read here");
         counter!(names::LEASE_CHANGES, names::OUTCOME => outcome).increment(1);
         Err(Lost)
+    }
+
+    async fn carry_out(self, order: Order) {
+        let (given_up, done) = match order {
+            Order::End(children, done) => (self.give_up(Checkpoint::ShardEnd, &children).await, done),
+            Order::Release(done) => {
+                let reached = self.common.reached();
+                (self.give_up(reached, &BTreeSet::new()).await, done)
+            }
+        };
+        if given_up.is_ok() {
+            let _unheard = done.send(());
+        }
     }
 
     /// Stores the last checkpoint and releases, for as long as the lease is ours.
@@ -279,12 +307,12 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn it_renews_while_idle_and_checkpoints_what_advanced() {
-        let (store, keeper) = held().await;
+        let (store, mut keeper) = held().await;
         tokio::time::sleep(Duration::from_millis(9500)).await;
         assert_eq!(read(&store).await.counter, 4, "taken, and renewed every three seconds");
         keeper.advance(at("5"));
         keeper.advance(at("7"));
-        tokio::time::sleep(Duration::from_secs(1)).await;
+        tokio::time::sleep(CADENCE.checkpoint + Duration::from_millis(1)).await;
         assert_eq!(read(&store).await.checkpoint, at("7"));
         keeper.advance(at("8"));
         keeper.release().await.unwrap();
@@ -294,7 +322,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_lease_that_was_taken_is_not_checkpointed_any_more() {
-        let (store, keeper) = held().await;
+        let (store, mut keeper) = held().await;
         let theirs = store.take(&read(&store).await, &OwnerId::named("other")).await.unwrap();
         keeper.advance(at("5"));
         tokio::time::timeout(Duration::from_secs(60), keeper.lost()).await.expect("the loss is told");
@@ -305,13 +333,13 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_lease_that_is_asked_for_is_kept_but_its_tenure_ends() {
-        let (store, keeper) = held().await;
+        let (store, mut keeper) = held().await;
         let asked = store.ask(&read(&store).await, &OwnerId::named("other")).await.unwrap();
         assert!(asked);
         // The wall clock stands still in this test: what is renewed shows as a later write of the same time.
         let tenure = keeper.tenure();
         tokio::time::sleep(Duration::from_secs(4)).await;
-        tenure.0.store(1, Ordering::Release);
+        tenure.0.tenure.store(1, Ordering::Release);
         tokio::time::sleep(Duration::from_secs(30)).await;
         assert_eq!(tenure.ends_ms(), 1, "it was asked for, and is renewed without more time");
         let lease = read(&store).await;
@@ -324,7 +352,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_end_is_stored_with_the_children() {
-        let (store, keeper) = held().await;
+        let (store, mut keeper) = held().await;
         keeper.end(BTreeSet::from(["x".into()])).await.unwrap();
         let lease = read(&store).await;
         assert_eq!((lease.checkpoint, lease.children), (Checkpoint::ShardEnd, BTreeSet::from(["x".into()])));
