@@ -4,10 +4,11 @@ mod inverse;
 
 use std::borrow::Cow;
 use std::cell::Cell;
-use std::fmt;
+use std::fmt::{self, Write};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use smol_str::{SmolStr, SmolStrBuilder};
 
 pub use inverse::attribute_of_rendered;
 
@@ -106,14 +107,24 @@ impl<'a> KeyPart<'a> {
         }
     }
 
-    fn push(&self, separator: Option<u8>, key: &mut String) {
+    /// How many bytes it takes at least.
+    #[inline]
+    fn least(&self) -> usize {
         match self {
-            KeyPart::Text(text) | KeyPart::Number(text) => push_value(text, separator, key),
-            KeyPart::Unsigned(number) => push_value(itoa::Buffer::new().format(*number), separator, key),
-            KeyPart::Signed(number) => push_value(itoa::Buffer::new().format(*number), separator, key),
-            KeyPart::Bytes(bytes) => push_value(&URL_SAFE_NO_PAD.encode(bytes), separator, key),
-            KeyPart::Bool(true) => push_value("true", separator, key),
-            KeyPart::Bool(false) => push_value("false", separator, key),
+            KeyPart::Text(text) | KeyPart::Number(text) => text.len(),
+            KeyPart::Bytes(bytes) => bytes.len(),
+            KeyPart::Unsigned(_) | KeyPart::Signed(_) | KeyPart::Bool(_) => 1,
+        }
+    }
+
+    fn write(&self, separator: Option<u8>, key: &mut impl Write) -> fmt::Result {
+        match self {
+            KeyPart::Text(text) | KeyPart::Number(text) => write_value(text, separator, key),
+            KeyPart::Unsigned(number) => write_value(itoa::Buffer::new().format(*number), separator, key),
+            KeyPart::Signed(number) => write_value(itoa::Buffer::new().format(*number), separator, key),
+            KeyPart::Bytes(bytes) => write_value(&URL_SAFE_NO_PAD.encode(bytes), separator, key),
+            KeyPart::Bool(true) => write_value("true", separator, key),
+            KeyPart::Bool(false) => write_value("false", separator, key),
         }
     }
 }
@@ -188,8 +199,23 @@ from_integers!(|number: u128| KeyPart::Number(Cow::Owned(number.to_string())); u
 from_integers!(|number: i128| KeyPart::Number(Cow::Owned(number.to_string())); i128);
 
 thread_local! {
-    /// What the next key is rendered into, so that a key costs one allocation.
+    /// What the next long key is rendered into, so that it costs one allocation.
     static SCRATCH: Cell<String> = const { Cell::new(String::new()) };
+}
+
+/// A key that takes no allocation; writing fails once it would.
+#[derive(Default)]
+struct Short(SmolStrBuilder);
+
+impl Write for Short {
+    #[inline]
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        if self.0.len() + text.len() > SmolStr::INLINE_CAP {
+            return Err(fmt::Error);
+        }
+        self.0.push_str(text);
+        Ok(())
+    }
 }
 
 impl Template {
@@ -256,19 +282,32 @@ impl Template {
                 given: parts.len(),
             });
         }
+        let mut short = Short::default();
+        let least = self.prefix.len() + parts.iter().map(KeyPart::least).sum::<usize>();
+        if least <= SmolStr::INLINE_CAP && self.write(parts, &mut short).is_ok() {
+            return if short.0.is_empty() { Err(KeyError::Empty) } else { Ok(CacheKey(short.0.finish())) };
+        }
         // There is none while the thread ends.
         let mut key = SCRATCH.try_with(Cell::take).unwrap_or_default();
         key.clear();
-        key.push_str(&self.prefix);
-        for (placeholder, part) in self.placeholders.iter().zip(parts) {
-            part.push(placeholder.separator, &mut key);
-            key.push_str(&placeholder.after);
-        }
+        let _infallible = self.write(parts, &mut key);
         let rendered = CacheKey::new(key.as_str());
         if key.capacity() <= 2 * MAX_KEY_LEN {
             let _kept = SCRATCH.try_with(|scratch| scratch.set(key));
         }
         rendered
+    }
+
+    #[inline]
+    fn write(&self, parts: &[KeyPart<'_>], key: &mut impl Write) -> fmt::Result {
+        key.write_str(&self.prefix)?;
+        for (placeholder, part) in self.placeholders.iter().zip(parts) {
+            part.write(placeholder.separator, key)?;
+            if !placeholder.after.is_empty() {
+                key.write_str(&placeholder.after)?;
+            }
+        }
+        Ok(())
     }
 }
 
@@ -278,18 +317,18 @@ impl fmt::Display for Template {
     }
 }
 
-fn push_value(value: &str, separator: Option<u8>, key: &mut String) {
+fn write_value(value: &str, separator: Option<u8>, key: &mut impl Write) -> fmt::Result {
     match separator {
         Some(separator) if value.bytes().any(|byte| byte == separator || byte == b'%') => {
-            for character in value.chars() {
+            value.chars().try_for_each(|character| {
                 if character == '%' || character == char::from(separator) {
-                    key.push_str(&format!("%{:02X}", character as u32));
+                    write!(key, "%{:02X}", character as u32)
                 } else {
-                    key.push(character);
+                    key.write_char(character)
                 }
-            }
+            })
         }
-        Some(_) | None => key.push_str(value),
+        Some(_) | None => key.write_str(value),
     }
 }
 
@@ -335,6 +374,19 @@ mod tests {
         assert_eq!(render("home:top", &[]), "home:top");
         assert_eq!(render("{{{pk}}}:cart", &["u7".into()]), "{u7}:cart");
         assert_eq!(KeyPart::of(&Attribute::Null), None);
+    }
+
+    #[test]
+    fn a_key_of_any_length_is_rendered_alike() {
+        let longest = MAX_KEY_LEN - "product::x".len();
+        for length in (0..60).chain([longest]) {
+            let name = "ü".repeat(length / 2) + &"n".repeat(length % 2);
+            assert_eq!(render("product:{pk}:x", &[name.as_str().into()]), format!("product:{name}:x"));
+        }
+        let template = Template::parse("product:{pk}:x").unwrap();
+        let error = template.render(&["n".repeat(longest + 1).into()]).unwrap_err();
+        assert_eq!(error, KeyError::TooLong { len: MAX_KEY_LEN + 1 });
+        assert_eq!(Template::whole().render(&["".into()]), Err(KeyError::Empty));
     }
 
     proptest! {
