@@ -1,9 +1,9 @@
 //! One stream shard from its checkpoint to its end: read, deliver, follow the watermark, checkpoint.
 
-mod halt;
 mod reading;
 
 use std::collections::{BTreeSet, VecDeque};
+use std::panic::resume_unwind;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,6 +16,9 @@ use ringtide_core::metrics as names;
 use ringtide_core::pipeline::Abandoned;
 use ringtide_core::record::Stream;
 use ringtide_core::watermark::{Begun, Watermark};
+use tokio::sync::Mutex;
+use tokio::task::JoinError;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::deliver::{Deliver, Delivery};
 use crate::discovery::Discovery;
@@ -27,7 +30,6 @@ use crate::pace::Pace;
 use crate::stream::policy::AfterGap;
 use crate::stream::{ShardId, StreamError, StreamSource};
 
-pub(crate) use halt::Halt;
 use reading::{Reader, Step};
 
 /// How long a closed stream shard's children are looked for before its end is stored without them.
@@ -79,8 +81,8 @@ type UnderWay = BoxFuture<'static, (Begun, Result<(), Abandoned>)>;
 
 /// Reads one stream shard under a held lease.
 ///
-/// A worker has thousands of them, more than a processor's cache holds, and each touches what it has with every page. So what
-/// is needed seldom is boxed, and what waits for causes to stop is a task of its own.
+/// A worker has thousands of them, more than a processor's cache holds, and each touches what it has with every page. So the
+/// reading is a task of its own, and what waits for causes to end it another one, which no page wakes.
 pub(crate) struct Consumer {
     shared: Arc<Shared>,
     shard: ShardId,
@@ -113,34 +115,55 @@ impl Consumer {
         Self { origin, ..self }
     }
 
-    /// Begins to wait for the loss of the lease, and for `stop`.
-    pub(crate) fn until(&self, stop: impl Future<Output = ()> + Send + 'static) -> Halt {
-        Halt::new(stop, self.keeper.lost())
-    }
-
-    /// Reads until the end of the stream shard, or until `halt` tells of something.
+    /// Reads until the end of the stream shard, the loss of the lease, or until `stop` resolves.
     ///
-    /// Where that is an order to stop it waits for what is under way until the drain's time-out, then stores what was
-    /// delivered.
-    pub(crate) async fn run(&mut self, mut halt: Halt) -> Exit {
-        let (shared, from) = (&self.shared, self.begun);
-        tracing::info!(table = %shared.table, stream_shard = %self.shard, from = %from, "stream shard opened");
-        let pace = Pace::new(shared.settings.idle_poll, shared.settings.max_reads_per_second);
-        let tenure = self.keeper.tenure();
-        if from == Checkpoint::ShardEnd {
-            return Box::pin(self.finish(halt)).await;
-        }
-        self.health.delivering(0, Some(from));
-        let mut reader = Reader::new(Arc::clone(shared), self.shard.clone(), from, self.origin, pace, tenure);
-        match self.read(&mut reader, &mut halt).await {
-            None => Box::pin(self.finish(halt)).await,
-            Some(Exit::Stopped) => Box::pin(self.stop()).await,
+    /// After `stop` it waits for what is under way until the drain's time-out, then stores what was delivered.
+    pub(crate) async fn run(self, stop: impl Future<Output = ()>) -> Exit {
+        let (shared, shard, from) = (Arc::clone(&self.shared), self.shard.clone(), self.begun);
+        tracing::info!(table = %shared.table, stream_shard = %shard, from = %from, "stream shard opened");
+        let (lost, tenure, origin) = (self.keeper.lost(), self.keeper.tenure(), self.origin);
+        let mut halt = std::pin::pin!(async {
+            tokio::select! {
+                biased;
+                () = stop => Exit::Stopped,
+                () = lost => Exit::LeaseLost,
+            }
+        });
+        let consumer = Arc::new(Mutex::new(self));
+        let read = if from == Checkpoint::ShardEnd {
+            None
+        } else {
+            let pace = Pace::new(shared.settings.idle_poll, shared.settings.max_reads_per_second);
+            let mut reader = Reader::new(shared, shard, from, origin, pace, tenure);
+            let mut lent = Arc::clone(&consumer).lock_owned().await;
+            lent.health.delivering(0, Some(from));
+            let reading = tokio::spawn(async move { lent.read(&mut reader).await });
+            // Given up in the middle it gives the consumer back.
+            let mut reading = AbortOnDropHandle::new(reading);
+            tokio::select! {
+                biased;
+                exit = &mut halt => Some(exit),
+                read = &mut reading => match read.map_err(JoinError::try_into_panic) {
+                    Ok(read) => read,
+                    Err(Ok(panic)) => resume_unwind(panic),
+                    // The runtime ends.
+                    Err(Err(_)) => Some(Exit::Stopped),
+                },
+            }
+        };
+        let mut consumer = consumer.lock().await;
+        // Boxed, so that what waits while all goes well stays small.
+        match read {
+            None => Box::pin(consumer.finish(halt)).await,
+            Some(Exit::Stopped) => Box::pin(consumer.stop()).await,
             Some(exit) => exit,
         }
     }
 
     /// Reads to the end of the stream shard; anything else that ends the reading is returned.
-    async fn read(&mut self, reader: &mut Reader, halt: &mut Halt) -> Option<Exit> {
+    ///
+    /// Given up in the middle it leaves pages under way, which are settled later.
+    async fn read(&mut self, reader: &mut Reader) -> Option<Exit> {
         loop {
             let room = self.under_way.len() < self.shared.settings.pages_in_flight.max(1)
                 // A ring shard that is down holds its own pages up, as a store for parked records does, and must not
@@ -149,7 +172,6 @@ impl Consumer {
             if !room {
                 tokio::select! {
                     biased;
-                    exit = halt.told() => return Some(exit),
                     Some((begun, delivered)) = self.under_way.next() => {
                         if self.settle(begun, delivered).is_err() {
                             return Some(Exit::Abandoned);
@@ -164,7 +186,6 @@ impl Consumer {
                 loop {
                     tokio::select! {
                         biased;
-                        exit = halt.told() => return Some(exit),
                         Some((begun, delivered)) = self.under_way.next(), if !self.under_way.is_empty() => {
                             if self.settle(begun, delivered).is_err() {
                                 return Some(Exit::Abandoned);
@@ -187,14 +208,8 @@ impl Consumer {
                 Step::Failed(error) => self.health.failed(&error),
                 Step::Gap(error, after) => {
                     self.health.gap(&error);
-                    tokio::select! {
-                        biased;
-                        exit = halt.told() => return Some(exit),
-                        flushed = flush_after_gap(&self.shared, &self.shard, &error) => {
-                            if flushed.is_err() {
-                                return Some(Exit::Abandoned);
-                            }
-                        }
+                    if flush_after_gap(&self.shared, &self.shard, &error).await.is_err() {
+                        return Some(Exit::Abandoned);
                     }
                     match after {
                         AfterGap::Horizon => {}
@@ -244,7 +259,7 @@ impl Consumer {
     }
 
     /// After the last page: waits for its delivery, claims the children, stores the end.
-    async fn finish(&mut self, mut halt: Halt) -> Exit {
+    async fn finish(&mut self, halt: impl Future<Output = Exit>) -> Exit {
         let claimed = {
             let (shared, shard) = (Arc::clone(&self.shared), self.shard.clone());
             let claiming = async {
@@ -263,7 +278,7 @@ impl Consumer {
             tokio::select! {
                 biased;
                 claimed = claiming => Ok(claimed),
-                exit = halt.told() => Err(exit),
+                exit = halt => Err(exit),
             }
         };
         let children = match claimed {

@@ -65,9 +65,8 @@ impl Bench {
         let lease = self.lease(shard).await.unwrap();
         let held = self.leases.take(&lease, &self.shared.owner).await.unwrap();
         let line = self.health.shard(&self.shared.table, &shard.into());
-        let mut consumer = Consumer::new(self.shared.clone(), held, line).coming_from(origin);
-        let halt = consumer.until(self.stop.clone().cancelled_owned());
-        tokio::spawn(async move { consumer.run(halt).await })
+        let consumer = Consumer::new(self.shared.clone(), held, line).coming_from(origin);
+        tokio::spawn(consumer.run(self.stop.clone().cancelled_owned()))
     }
 }
 

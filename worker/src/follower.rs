@@ -351,12 +351,12 @@ impl Follower {
         let line = self.health.shard(&self.shared.table, &shard);
         let trace = held.trace();
         let consumer = Consumer::new(Arc::clone(&self.shared), held, line);
-        let mut consumer = consumer.coming_from(plan.origin(&shard));
+        let consumer = consumer.coming_from(plan.origin(&shard));
         let stop = stop.child_token();
         self.running.insert(shard.clone(), Running { stop: stop.clone(), trace });
-        let halt = consumer.until(to_stop(stop, holding.asked(), Arc::clone(&self.shared.deliver)));
+        let to_stop = Box::pin(to_stop(stop, holding.asked(), Arc::clone(&self.shared.deliver)));
         self.consumers.spawn(async move {
-            let exit = consumer.run(halt).await;
+            let exit = consumer.run(to_stop).await;
             (shard, Closed::of(exit, &holding))
         });
     }
