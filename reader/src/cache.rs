@@ -163,8 +163,7 @@ impl Inner {
 
     /// Runs a task that goes on until the cache ends, or for as long as others take.
     pub(crate) fn attend(&self, task: impl Future<Output = ()> + Send + 'static) -> JoinHandle<Option<()>> {
-        let ended = self.ended.clone();
-        self.tasks.spawn(async move { ended.run_until_cancelled(task).await })
+        self.tasks.spawn(self.ended.clone().run_until_cancelled_owned(Box::pin(task)))
     }
 
     /// Looks a key up, or answers the miss; `loader` is only made where it is needed.

@@ -284,8 +284,8 @@ impl Template {
         }
         let mut short = Short::default();
         let least = self.prefix.len() + parts.iter().map(KeyPart::least).sum::<usize>();
-        if least <= SmolStr::INLINE_CAP && self.write(parts, &mut short).is_ok() {
-            return if short.0.is_empty() { Err(KeyError::Empty) } else { Ok(CacheKey(short.0.finish())) };
+        if least <= SmolStr::INLINE_CAP && self.write(parts, &mut short).is_ok() && !short.0.is_empty() {
+            return Ok(CacheKey(short.0.finish()));
         }
         // There is none while the thread ends.
         let mut key = SCRATCH.try_with(Cell::take).unwrap_or_default();

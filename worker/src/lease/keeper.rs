@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use metrics::counter;
@@ -11,7 +11,7 @@ use ringtide_core::clock::unix_ms;
 use ringtide_core::metrics as names;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::{Checkpoint, HeldLease, LeaseError, LeaseStore, Trace};
@@ -48,8 +48,8 @@ struct Common {
 }
 
 impl Common {
-    fn reached(&self) -> Checkpoint {
-        *self.reached.lock().unwrap_or_else(PoisonError::into_inner)
+    fn reached(&self) -> MutexGuard<'_, Checkpoint> {
+        self.reached.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Counts from the end of a renewal, and so takes a quarter less: the answer may have been long under way.
@@ -123,7 +123,7 @@ impl LeaseKeeper {
             let _lost = to_tell.drop_guard();
             let _broken = Broken(keeping.held.trace());
             if let Some(order) = keeping.keep(taken).await {
-                // Boxed, as it is done once: what every tick touches stays small.
+                // Boxed, as it is done once: what every write touches stays small.
                 Box::pin(keeping.carry_out(order)).await;
             }
         });
@@ -132,12 +132,12 @@ impl LeaseKeeper {
 
     /// Tells how far everything is delivered; it is stored at the next checkpoint.
     pub(crate) fn advance(&self, to: Checkpoint) {
-        *self.common.reached.lock().unwrap_or_else(PoisonError::into_inner) = to;
+        *self.common.reached() = to;
         self.common.advanced.notify_one();
     }
 
     /// Resolves once the lease is lost.
-    pub(crate) fn lost(&self) -> tokio_util::sync::WaitForCancellationFutureOwned {
+    pub(crate) fn lost(&self) -> WaitForCancellationFutureOwned {
         self.lost.clone().cancelled_owned()
     }
 
@@ -186,7 +186,7 @@ impl Keeping {
                     }
                 }
                 () = &mut write => {
-                    let reached = self.common.reached();
+                    let reached = *self.common.reached();
                     advanced = false;
                     let mut next = self.renewed + renewal;
                     if reached != self.stored || Instant::now() >= next {
@@ -251,7 +251,7 @@ impl Keeping {
         let (given_up, done) = match order {
             Order::End(children, done) => (self.give_up(Checkpoint::ShardEnd, &children).await, done),
             Order::Release(done) => {
-                let reached = self.common.reached();
+                let reached = *self.common.reached();
                 (self.give_up(reached, &BTreeSet::new()).await, done)
             }
         };

@@ -154,12 +154,14 @@ async fn work(worlds: &[Arc<Mutex<World>>], page: usize) -> Work {
 }
 
 /// Lets all stream shards roll over at once.
-async fn roll_over(worlds: &[Arc<Mutex<World>>], all: usize) -> (Work, Duration) {
+async fn roll_over(worlds: &[Arc<Mutex<World>>]) -> (Work, Duration) {
     let (meter, began) = (Meter::start(worlds), Instant::now());
+    let mut all = 0;
     for world in worlds {
         World::with(world, |world| {
             for shard in world.cloud.open_shards() {
                 world.cloud.split(&shard, 1, Duration::ZERO, Duration::ZERO);
+                all += 1;
             }
         });
     }
@@ -182,12 +184,11 @@ async fn measure(workers: usize, shards: usize) -> Costs {
         until_all_are_read(world).await;
     }
     tokio::time::sleep(Duration::from_secs(5)).await;
-    let all = workers * shards;
-    let kilobytes = (resident() - before) / 1024.0 / all as f64;
+    let kilobytes = (resident() - before) / 1024.0 / (workers * shards) as f64;
     let polls = seen(&worlds[0])["empty page"] / shards as u64;
     let record = work(&worlds, 1).await;
     let among_many = work(&worlds, MANY).await;
-    let (roll_over, rolled_over) = roll_over(&worlds, all).await;
+    let (roll_over, rolled_over) = roll_over(&worlds).await;
     for world in &worlds {
         assert_eq!(world.lock().unwrap().ledger.violation, None);
     }
