@@ -7,27 +7,32 @@ use std::time::Duration;
 pub struct Backoff {
     first: Duration,
     ceiling: Duration,
-    upcoming: Duration,
+    taken: u32,
+}
+
+/// The pause after `taken` others in a row: they double from the first one up to the ceiling.
+#[must_use]
+pub fn pause(first: Duration, ceiling: Duration, taken: u32) -> Duration {
+    1_u32.checked_shl(taken).map_or(ceiling, |times| first.saturating_mul(times).min(ceiling))
 }
 
 impl Backoff {
     /// Begins with `first`, or with the ceiling where that is shorter.
     #[must_use]
     pub fn new(first: Duration, ceiling: Duration) -> Self {
-        let first = first.min(ceiling);
-        Self { first, ceiling, upcoming: first }
+        Self { first, ceiling, taken: 0 }
     }
 
     /// The pause that comes next, which stays the next one.
     #[must_use]
-    pub const fn upcoming(&self) -> Duration {
-        self.upcoming
+    pub fn upcoming(&self) -> Duration {
+        pause(self.first, self.ceiling, self.taken)
     }
 
     /// Takes the next pause; the one after it is twice as long.
     pub fn next_pause(&mut self) -> Duration {
-        let pause = self.upcoming;
-        self.upcoming = pause.saturating_mul(2).min(self.ceiling);
+        let pause = self.upcoming();
+        self.taken = self.taken.saturating_add(1);
         pause
     }
 
@@ -44,7 +49,7 @@ impl Backoff {
 
     /// Begins anew: what failed has succeeded.
     pub const fn reset(&mut self) {
-        self.upcoming = self.first;
+        self.taken = 0;
     }
 }
 
@@ -86,5 +91,9 @@ mod tests {
         assert_eq!(short.upcoming(), 20 * MS);
         let mut long = Backoff::new(Duration::MAX / 3, Duration::MAX);
         assert_eq!([(); 4].map(|()| long.next_pause())[2..], [Duration::MAX; 2]);
+        assert_eq!(
+            [31, 32, u32::MAX].map(|taken| pause(MS, Duration::MAX, taken)),
+            [MS * (1 << 31), Duration::MAX, Duration::MAX]
+        );
     }
 }

@@ -26,7 +26,6 @@ use crate::health::ShardHealth;
 use crate::lease::keeper::{Cadence, LeaseKeeper};
 use crate::lease::{Checkpoint, HeldLease, Lease, LeaseError, LeaseStore, OwnerId, StreamName};
 use crate::lineage::{self, Origin};
-use crate::pace::Pace;
 use crate::stream::policy::AfterGap;
 use crate::stream::{ShardId, StreamError, StreamSource};
 
@@ -86,13 +85,12 @@ type UnderWay = BoxFuture<'static, (Begun, Result<(), Abandoned>)>;
 pub(crate) struct Consumer {
     shared: Arc<Shared>,
     shard: ShardId,
+    from: Checkpoint,
     keeper: LeaseKeeper,
     health: ShardHealth,
     origin: Origin,
     watermark: Watermark<Checkpoint>,
     under_way: FuturesUnordered<UnderWay>,
-    /// Up to here pages were handed over.
-    begun: Checkpoint,
     child_patience: Duration,
 }
 
@@ -107,7 +105,7 @@ impl Consumer {
         let keeper = LeaseKeeper::start(Arc::clone(&shared.leases), held, cadence, Arc::clone(&shared.table));
         let (watermark, under_way) = (Watermark::new(), FuturesUnordered::new());
         let (origin, child_patience) = (Origin::First, CHILD_PATIENCE);
-        Self { shared, shard, keeper, health, origin, watermark, under_way, begun: from, child_patience }
+        Self { shared, shard, from, keeper, health, origin, watermark, under_way, child_patience }
     }
 
     /// Tells what is known of the records before the stream shard's first one; nothing is, unless told.
@@ -119,7 +117,7 @@ impl Consumer {
     ///
     /// After `stop` it waits for what is under way until the drain's time-out, then stores what was delivered.
     pub(crate) async fn run(self, stop: impl Future<Output = ()>) -> Exit {
-        let (shared, shard, from) = (Arc::clone(&self.shared), self.shard.clone(), self.begun);
+        let (shared, shard, from) = (Arc::clone(&self.shared), self.shard.clone(), self.from);
         tracing::info!(table = %shared.table, stream_shard = %shard, from = %from, "stream shard opened");
         let (lost, tenure, origin) = (self.keeper.lost(), self.keeper.tenure(), self.origin);
         let mut halt = std::pin::pin!(async {
@@ -133,9 +131,8 @@ impl Consumer {
         let read = if from == Checkpoint::ShardEnd {
             None
         } else {
-            let pace = Pace::new(shared.settings.idle_poll, shared.settings.max_reads_per_second);
-            let mut reader = Reader::new(shared, shard, from, origin, pace, tenure);
             let mut lent = Arc::clone(&consumer).lock_owned().await;
+            let mut reader = Reader::new(shared, shard, from, origin, lent.health.line(), tenure);
             lent.health.delivering(0, Some(from));
             let reading = tokio::spawn(async move { lent.read(&mut reader).await });
             // Given up in the middle it gives the consumer back.
@@ -196,16 +193,12 @@ impl Consumer {
                 }
             };
             match step {
-                Step::Page { reached, delivery, last, age } => {
-                    self.health.read(age);
-                    if delivery.is_some() || reached != self.begun {
-                        self.begin(reached, delivery);
-                    }
+                Step::Page { reached, delivery, last } => {
+                    self.begin(reached, delivery);
                     if last {
                         return None;
                     }
                 }
-                Step::Failed(error) => self.health.failed(&error),
                 Step::Gap(error, after) => {
                     self.health.gap(&error);
                     if flush_after_gap(&self.shared, &self.shard, &error).await.is_err() {
@@ -225,7 +218,6 @@ impl Consumer {
 
     /// Takes note of a page: of what delivers it, or that there is nothing to deliver up to where it leads.
     fn begin(&mut self, reached: Checkpoint, delivery: Option<Delivery>) {
-        self.begun = reached;
         let begun = self.watermark.begin(reached);
         match delivery {
             Some(delivery) => {

@@ -24,7 +24,8 @@ use tokio::time::Instant;
 use crate::lease::Checkpoint;
 use crate::stream::{ShardId, StreamError};
 
-use board::{Board, Line, Probed, Reading};
+pub(crate) use board::Line;
+use board::{Board, Probed, Reading};
 pub(crate) use fleet::LeasesSeen;
 pub use snapshot::{GapNote, ProbeNote, ShardState, Snapshot, StreamShardNote};
 pub use verdict::Verdict;
@@ -221,12 +222,14 @@ fn begin_counters(table: &str) {
 }
 
 impl ShardHealth {
+    /// The line itself, for who writes it with every read.
+    pub(crate) fn line(&self) -> Line {
+        self.line.clone()
+    }
+
     /// A read succeeded; `age` is that of its newest record, zero for a page without records.
     pub fn read(&self, age: Duration) {
-        let now = Instant::now();
-        let mut reading = self.line.reading();
-        reading.last_read = Some((now, age));
-        reading.error = None;
+        self.line.read(age);
     }
 
     /// Pages were handed over or delivered: how many are under way, and up to where everything before is delivered.
@@ -241,7 +244,7 @@ impl ShardHealth {
 
     /// A call failed.
     pub fn failed(&self, error: &StreamError) {
-        self.line.reading().error = Some(error.to_string());
+        self.line.failed(error);
     }
 
     /// The stream shard was read to its end.

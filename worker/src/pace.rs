@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use ringtide_core::backoff::Backoff;
+use ringtide_core::backoff;
 use tokio::time::Instant;
 
 /// The first pause after a page without records.
@@ -80,45 +80,57 @@ impl AdaptingRate {
 /// that double up to 5 s, with jitter. Whatever the page was, two reads begin at least `1 / max_reads_per_second` apart:
 /// the ceiling is for the bill as much as for the service's limit, and a burst is smoothed to it. Where the service
 /// throttles, the rate falls below the ceiling and rises again read by read.
+///
+/// It is small: of thousands of stream shards each touches its own with every read.
 #[derive(Clone, Debug)]
 pub(crate) struct Pace {
     rate: AdaptingRate,
-    idle: Backoff,
-    retry: Backoff,
+    idle_poll: Duration,
+    due: Instant,
+    /// Reads in a row without records, and failures in a row.
+    empty: u8,
+    failed: u8,
 }
 
 impl Pace {
-    /// Starts without any pause. A ceiling of 0 counts as 1.
+    /// Starts without any pause at `now`. A ceiling of 0 counts as 1.
     #[must_use]
-    pub(crate) fn new(idle_poll: Duration, max_reads_per_second: u32) -> Self {
-        Self {
-            rate: AdaptingRate::new(FEWEST_READS, f64::from(max_reads_per_second.max(1))),
-            idle: Backoff::new(FIRST_IDLE_PAUSE, idle_poll),
-            retry: Backoff::new(FIRST_RETRY_PAUSE, LONGEST_RETRY_PAUSE),
-        }
+    pub(crate) fn new(idle_poll: Duration, max_reads_per_second: u32, now: Instant) -> Self {
+        let rate = AdaptingRate::new(FEWEST_READS, f64::from(max_reads_per_second.max(1)));
+        Self { rate, idle_poll, due: now, empty: 0, failed: 0 }
     }
 
-    /// The earliest time of the next read, after one from `began` to `ended`; `jitter` is from 0 to 1.
-    pub(crate) fn next(&mut self, began: Instant, ended: Instant, outcome: ReadOutcome, jitter: f64) -> Instant {
-        let next = match outcome {
+    /// The earliest time of the next read.
+    pub(crate) const fn due(&self) -> Instant {
+        self.due
+    }
+
+    /// Takes in a read from `began` to `ended`; `jitter` is from 0 to 1.
+    pub(crate) fn after(&mut self, began: Instant, ended: Instant, outcome: ReadOutcome, jitter: f64) {
+        let jitter = jitter.clamp(0.0, 1.0);
+        let pause = match outcome {
             ReadOutcome::Records => {
                 self.rate.succeeded();
-                self.idle.reset();
-                self.retry.reset();
-                ended
+                (self.empty, self.failed) = (0, 0);
+                Duration::ZERO
             }
             ReadOutcome::Empty => {
                 self.rate.succeeded();
-                self.retry.reset();
-                ended + self.idle.next_pause()
+                let pause = backoff::pause(FIRST_IDLE_PAUSE, self.idle_poll, self.empty.into());
+                (self.empty, self.failed) = (self.empty.saturating_add(1), 0);
+                pause
             }
             ReadOutcome::Throttled => {
                 self.rate.throttled();
-                ended + self.rate.apart().mul_f64(1.0 + 0.5 * jitter.clamp(0.0, 1.0))
+                self.rate.apart().mul_f64(1.0 + 0.5 * jitter)
             }
-            ReadOutcome::Failed => ended + self.retry.next_from_half(jitter),
+            ReadOutcome::Failed => {
+                let pause = backoff::pause(FIRST_RETRY_PAUSE, LONGEST_RETRY_PAUSE, self.failed.into());
+                self.failed = self.failed.saturating_add(1);
+                pause.mul_f64(0.5 + 0.5 * jitter)
+            }
         };
-        next.max(began + self.rate.apart())
+        self.due = (ended + pause).max(began + self.rate.apart());
     }
 }
 
@@ -130,10 +142,14 @@ mod tests {
 
     /// The pauses in ms after reads that took 10 ms each.
     fn pauses(max_reads: u32, outcomes: &[ReadOutcome]) -> Vec<u128> {
-        let mut pace = Pace::new(500 * MS, max_reads);
         let began = Instant::now();
+        let mut pace = Pace::new(500 * MS, max_reads, began);
         let ended = began + 10 * MS;
-        outcomes.iter().map(|o| pace.next(began, ended, *o, 1.0).duration_since(ended).as_millis()).collect()
+        let mut pause = |outcome| {
+            pace.after(began, ended, outcome, 1.0);
+            pace.due().duration_since(ended).as_millis()
+        };
+        outcomes.iter().map(|outcome| pause(*outcome)).collect()
     }
 
     #[test]
@@ -170,9 +186,12 @@ mod tests {
 
     #[test]
     fn an_idle_pace_below_the_first_pause_is_kept() {
-        let mut pace = Pace::new(20 * MS, 1000);
         let now = Instant::now();
-        assert_eq!(pace.next(now, now, ReadOutcome::Empty, 0.0), now + 20 * MS);
-        assert_eq!(pace.next(now, now, ReadOutcome::Empty, 0.0), now + 20 * MS);
+        let mut pace = Pace::new(20 * MS, 1000, now);
+        assert_eq!(pace.due(), now);
+        for _ in 0..2 {
+            pace.after(now, now, ReadOutcome::Empty, 0.0);
+            assert_eq!(pace.due(), now + 20 * MS);
+        }
     }
 }

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use super::Shared;
 use crate::deliver::Delivery;
 use crate::discovery::Sought;
+use crate::health::Line;
 use crate::lease::Checkpoint;
 use crate::lease::keeper::Tenure;
 use crate::lineage::Origin;
@@ -18,9 +19,9 @@ use crate::pace::{Pace, ReadOutcome};
 use crate::stream::policy::{self, AfterGap, Decision};
 use crate::stream::{Page, Position, ShardId, ShardIterator, StreamError};
 
-/// What one step came to.
+/// What a step came to that is to be told.
 pub(super) enum Step {
-    /// A page was read, and handed over where it had records.
+    /// A page that has records, which were handed over, or that leads elsewhere.
     Page {
         /// The position after the page.
         reached: Checkpoint,
@@ -28,11 +29,7 @@ pub(super) enum Step {
         delivery: Option<Delivery>,
         /// Whether it is the stream shard's last one.
         last: bool,
-        /// The age of its newest record; zero for a page without records.
-        age: Duration,
     },
-    /// A call failed; the next step tries again.
-    Failed(StreamError),
     /// Records are lost. Where the next step goes on it hands over what is left after them.
     Gap(StreamError, AfterGap),
 }
@@ -41,24 +38,32 @@ pub(super) enum Step {
 pub(super) struct Reader {
     shared: Arc<Shared>,
     shard: ShardId,
+    line: Line,
     pace: Pace,
-    next_read: Instant,
     iterator: Option<ShardIterator>,
+    ahead: Ahead,
     /// Up to here everything was handed over.
     position: Checkpoint,
-    /// Where the stream shard begins, as far as that is told.
-    beginning: Option<SequenceNumber>,
+    /// Whether that was set back and is still to be told.
+    set_back: bool,
     /// Whether every record counts from its beginning on: at TRIM_HORIZON those that are trimmed would go unnoticed.
     counts: bool,
-    /// Since when no listing has shown it, so that it is not known where it begins.
-    unlisted: Option<Instant>,
+    /// Where the stream shard begins, as far as that is told.
+    beginning: Option<SequenceNumber>,
+    tenure: Tenure,
+}
+
+/// What comes before the next page counts.
+enum Ahead {
+    Nothing,
+    /// No listing has shown it since then, so that it is not known where it begins.
+    Unlisted(Instant),
     /// Records are lost, and the oldest one that is kept was not read yet.
     ///
     /// The gap is told once it was: what a flush that begins before that does not cover could be trimmed meanwhile.
-    lost: Option<StreamError>,
-    /// The first page after a gap.
-    kept: Option<Page>,
-    tenure: Tenure,
+    Lost(StreamError),
+    /// The first page after a gap is to be handed over.
+    Kept(Box<Page>),
 }
 
 impl Reader {
@@ -67,50 +72,64 @@ impl Reader {
         shard: ShardId,
         position: Checkpoint,
         origin: Origin,
-        pace: Pace,
+        line: Line,
         tenure: Tenure,
     ) -> Self {
+        let now = Instant::now();
         let untouched = position == Checkpoint::TrimHorizon;
-        let beginning = shared.discovery.beginning(&shard);
-        let (counts, lost) = match origin {
-            Origin::First => (false, None),
-            Origin::Continued => (true, None),
-            Origin::Orphan => (false, Some(unread(&shard, "its parent is gone unread")).filter(|_| untouched)),
+        let listed = shared.discovery.beginning(&shard);
+        let ahead = match origin {
+            Origin::Continued if untouched && listed.is_none() => Ahead::Unlisted(now),
+            Origin::Orphan if untouched => Ahead::Lost(unread(&shard, "its parent is gone unread")),
+            Origin::First | Origin::Continued | Origin::Orphan => Ahead::Nothing,
         };
-        let unlisted = (untouched && counts && beginning.is_none()).then(Instant::now);
-        let beginning = beginning.flatten();
-        let (next_read, iterator, kept) = (Instant::now(), None, None);
-        Self { shared, shard, pace, next_read, iterator, position, beginning, counts, unlisted, lost, kept, tenure }
+        let (beginning, counts) = (listed.flatten(), origin == Origin::Continued);
+        let pace = Pace::new(shared.settings.idle_poll, shared.settings.max_reads_per_second, now);
+        let (iterator, set_back) = (None, false);
+        Self { shared, shard, line, pace, iterator, ahead, position, set_back, counts, beginning, tenure }
     }
 
-    /// Waits for the pace, reads a page and hands it over.
+    /// Reads pages at their pace until there is something to tell; what has records is handed over.
     ///
+    /// Most reads of most stream shards have nothing to tell: they touch the reader and its line, and nothing else of theirs.
     /// Given up in the middle it may have handed a page over that it does not count as read: nothing is lost by it.
     pub(super) async fn step(&mut self) -> Step {
-        if let Some(page) = self.kept.take() {
-            return self.hand_over(page).await;
-        }
-        if let Some(since) = self.unlisted
-            && let Err(error) = Box::pin(self.look_up(since)).await
-        {
-            return self.after(error);
-        }
-        tokio::time::sleep_until(self.next_read).await;
-        let began = Instant::now();
-        let read = self.read().await;
-        self.next_read = self.pace.next(began, Instant::now(), outcome_of(&read), fastrand::f64());
-        match read {
-            Ok(page) => {
-                self.counts = true;
-                match self.lost.take() {
-                    Some(lost) => {
-                        self.kept = Some(page);
-                        Step::Gap(lost, AfterGap::Horizon)
+        loop {
+            match std::mem::replace(&mut self.ahead, Ahead::Nothing) {
+                Ahead::Kept(page) => return Box::pin(self.hand_over(*page)).await,
+                Ahead::Unlisted(since) => match Box::pin(self.look_up(since)).await {
+                    Ok(ahead) => self.ahead = ahead,
+                    Err(error) => {
+                        self.ahead = Ahead::Unlisted(since);
+                        if let Some(step) = self.after(error) {
+                            return step;
+                        }
+                        continue;
                     }
-                    None => self.hand_over(page).await,
-                }
+                },
+                ahead @ (Ahead::Nothing | Ahead::Lost(_)) => self.ahead = ahead,
             }
-            Err(error) => self.after(error),
+            tokio::time::sleep_until(self.pace.due()).await;
+            let began = Instant::now();
+            let read = self.read().await;
+            self.pace.after(began, Instant::now(), outcome_of(&read), fastrand::f64());
+            let page = match read {
+                Ok(page) => page,
+                Err(error) => match self.after(error) {
+                    Some(step) => return step,
+                    None => continue,
+                },
+            };
+            self.counts = true;
+            if let Ahead::Lost(lost) = std::mem::replace(&mut self.ahead, Ahead::Nothing) {
+                self.ahead = Ahead::Kept(Box::new(page));
+                return Step::Gap(lost, AfterGap::Horizon);
+            }
+            if !page.records.is_empty() || page.next.is_none() || self.set_back {
+                return Box::pin(self.hand_over(page)).await;
+            }
+            self.line.read(Duration::ZERO);
+            self.iterator = page.next;
         }
     }
 
@@ -119,22 +138,21 @@ impl Reader {
     /// # Errors
     /// No listing is answered. Nothing is known to be lost by that, and a flush costs more than late records: it is looked
     /// for again.
-    async fn look_up(&mut self, since: Instant) -> Result<(), StreamError> {
+    async fn look_up(&mut self, since: Instant) -> Result<Ahead, StreamError> {
         match self.shared.discovery.look_up(&self.shard, since).await {
-            Sought::Shown(beginning) => self.beginning = beginning,
+            Sought::Shown(beginning) => {
+                self.beginning = beginning;
+                Ok(Ahead::Nothing)
+            }
             Sought::Gone => {
                 self.counts = false;
-                self.lost = Some(unread(&self.shard, "it is not listed, and nothing was read of it"));
+                Ok(Ahead::Lost(unread(&self.shard, "it is not listed, and nothing was read of it")))
             }
             Sought::Unanswered => {
-                return Err(StreamError::Other(format!(
-                    "{} is not listed yet, and no newer listing is answered",
-                    self.shard
-                )));
+                let shard = &self.shard;
+                Err(StreamError::Other(format!("{shard} is not listed yet, and no newer listing is answered")))
             }
         }
-        self.unlisted = None;
-        Ok(())
     }
 
     async fn read(&mut self) -> Result<Page, StreamError> {
@@ -184,32 +202,33 @@ impl Reader {
         };
         let last = next.is_none();
         self.iterator = next;
-        self.position = reached;
-        Step::Page { reached, delivery, last, age: newest.map_or(Duration::ZERO, age) }
+        (self.position, self.set_back) = (reached, false);
+        self.line.read(newest.map_or(Duration::ZERO, age));
+        Step::Page { reached, delivery, last }
     }
 
-    fn after(&mut self, error: StreamError) -> Step {
+    /// Takes in that a call failed, so that it is tried again; or tells what does not get better by that.
+    fn after(&mut self, error: StreamError) -> Option<Step> {
         let table = self.shared.table.to_string();
         counter!(names::STREAM_ERRORS, names::TABLE => table.clone(), names::REASON => error.reason()).increment(1);
         match policy::reading(&error) {
             Decision::Retry => {
                 tracing::warn!(table, stream_shard = %self.shard, %error, "stream shard not read, trying again");
-                Step::Failed(error)
             }
             Decision::Reopen => {
                 tracing::debug!(table, stream_shard = %self.shard, %error, "iterator opened again");
                 self.iterator = None;
-                Step::Failed(error)
             }
             Decision::Gap(AfterGap::Horizon) => {
                 self.iterator = None;
                 self.counts = false;
-                self.position = Checkpoint::TrimHorizon;
-                self.lost = Some(error.clone());
-                Step::Failed(error)
+                (self.position, self.set_back) = (Checkpoint::TrimHorizon, true);
+                self.ahead = Ahead::Lost(error.clone());
             }
-            Decision::Gap(AfterGap::End) => Step::Gap(error, AfterGap::End),
+            Decision::Gap(AfterGap::End) => return Some(Step::Gap(error, AfterGap::End)),
         }
+        self.line.failed(&error);
+        None
     }
 }
 

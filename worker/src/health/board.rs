@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::fleet::Fleet;
 use super::{GapNote, Part};
 use crate::lease::Checkpoint;
-use crate::stream::ShardId;
+use crate::stream::{ShardId, StreamError};
 
 #[derive(Debug, Default)]
 pub(super) struct Board {
@@ -41,7 +41,7 @@ pub(super) struct TableState {
 
 /// A line of the board. Who has the board may take a line besides, and never the other way round.
 #[derive(Clone, Debug)]
-pub(super) struct Line(Arc<Mutex<Reading>>);
+pub(crate) struct Line(Arc<Mutex<Reading>>);
 
 /// A stream shard that is read here.
 #[derive(Debug)]
@@ -143,6 +143,19 @@ impl Default for TableState {
 impl Line {
     pub(super) fn new() -> Self {
         Self(Arc::new(Mutex::new(Reading::new())))
+    }
+
+    /// A read succeeded; `age` is that of its newest record, zero for a page without records.
+    pub(crate) fn read(&self, age: Duration) {
+        let now = Instant::now();
+        let mut reading = self.reading();
+        reading.last_read = Some((now, age));
+        reading.error = None;
+    }
+
+    /// A call failed.
+    pub(crate) fn failed(&self, error: &StreamError) {
+        self.reading().error = Some(error.to_string());
     }
 
     pub(super) fn reading(&self) -> MutexGuard<'_, Reading> {

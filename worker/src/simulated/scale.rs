@@ -3,7 +3,7 @@
 //!
 //! What counts is the worker's part: what the simulated cloud does in the calls is left out. Thousands of stream shards do
 //! not fit into a cache, whoever reads them; how much of what they cost more is the cache's is told by as many stream shards
-//! that a hundred workers read.
+//! that a hundred workers read, and by tasks that do nothing but read one each.
 //!
 //! A page costs much the same however many records it has. Where each has one, as where little is written, the work of a
 //! record is that of a page; in pages of many, as under load, it is what the worker does for the record itself.
@@ -14,17 +14,20 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use ringtide_core::config::Worker;
 use tokio::runtime::Runtime;
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::cloud::{FilterRule, Rules};
 use super::flaw::Flaw;
-use super::fleet::Fleet;
+use super::fleet::{self, Fleet};
 use super::leases::Leases;
 use super::line::Line;
 use super::source::Source;
 use super::world::World;
 use crate::lease::{Lease, LeaseStore, OwnerId};
+use crate::pace::{Pace, ReadOutcome};
 use crate::stream::{Position, ShardIterator, StreamSource};
 
 const SIZES: [usize; 4] = [10, 100, 1_000, 10_000];
@@ -113,6 +116,8 @@ fn resident() -> f64 {
 
 /// What this thread has worked so far, in µs: other work of the machine does not count.
 fn worked() -> f64 {
+    // The kernel counts when a thread goes, and else only with its ticks, some ms apart.
+    std::thread::yield_now();
     let schedstat = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap();
     schedstat.split_whitespace().next().and_then(|nanos| nanos.parse::<f64>().ok()).unwrap() / 1e3
 }
@@ -129,9 +134,8 @@ async fn until_all_are_read(world: &Mutex<World>) {
     }
 }
 
-/// Lets each stream shard take in one page of so many records a second.
-async fn work(worlds: &[Arc<Mutex<World>>], page: usize) -> Work {
-    let before: Vec<_> = worlds.iter().map(|world| seen(world)).collect();
+/// Lets each stream shard take in one page of so many records a second; tells how many pages each world took in besides.
+async fn take_in(worlds: &[Arc<Mutex<World>>], page: usize) -> (Work, usize) {
     let open: Vec<_> = worlds.iter().map(|world| world.lock().unwrap().cloud.open_shards()).collect();
     let all = open.iter().map(Vec::len).sum::<usize>();
     let writes = WRITES.max(PAGES / all);
@@ -144,10 +148,16 @@ async fn work(worlds: &[Arc<Mutex<World>>], page: usize) -> Work {
         }
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
-    let work = meter.each(all * writes * page);
-    for ((world, before), open) in worlds.iter().zip(&before).zip(&open) {
+    (meter.each(all * writes * page), all * writes / worlds.len())
+}
+
+/// Lets each stream shard take in records, which are delivered.
+async fn work(worlds: &[Arc<Mutex<World>>], page: usize) -> Work {
+    let before: Vec<_> = worlds.iter().map(|world| seen(world)).collect();
+    let (work, pages) = take_in(worlds, page).await;
+    for (world, before) in worlds.iter().zip(&before) {
         let delivered = seen(world)["delivered"] - before.get("delivered").copied().unwrap_or_default();
-        let times = delivered as f64 / (open.len() * writes) as f64;
+        let times = delivered as f64 / pages as f64;
         assert!(times >= 0.9, "{times} deliveries of a page");
     }
     work
@@ -213,8 +223,8 @@ impl Alone {
         Self { world, source, leases, iterators: Vec::new(), before }
     }
 
-    /// Takes and opens every stream shard and reads it so often; tells the memory of each, in KB.
-    async fn idle(&mut self, polls: u64) -> f64 {
+    /// Takes and opens every stream shard.
+    async fn open(&mut self) {
         let (name, stream, open) = {
             let world = self.world.lock().unwrap();
             let state = &world.cloud.streams[0];
@@ -226,12 +236,41 @@ impl Alone {
             self.leases.take(&lease, &OwnerId::named("alone")).await.unwrap();
             self.iterators.push(self.source.iterator(&stream, shard, Position::TrimHorizon).await.unwrap());
         }
+    }
+
+    /// Reads every stream shard so often; tells the memory of each, in KB.
+    async fn idle(&mut self, polls: u64) -> f64 {
+        self.open().await;
         for _ in 0..polls {
             for iterator in &mut self.iterators {
                 *iterator = self.source.read(iterator).await.unwrap().next.unwrap();
             }
         }
-        (resident() - self.before) / 1024.0 / open.len() as f64
+        (resident() - self.before) / 1024.0 / self.iterators.len() as f64
+    }
+
+    /// Reads each stream shard in a task of its own, at a worker's pace; tells what a record takes that is alone in its page.
+    async fn read_side_by_side(mut self) -> Work {
+        self.open().await;
+        let Worker { idle_poll, max_reads_per_second, .. } = fleet::config().worker;
+        let source = Arc::new(self.source);
+        let mut tasks = JoinSet::new();
+        for mut iterator in self.iterators {
+            let source = Arc::clone(&source);
+            let mut pace = Pace::new(idle_poll, max_reads_per_second, Instant::now());
+            tasks.spawn(async move {
+                loop {
+                    tokio::time::sleep_until(pace.due()).await;
+                    let began = Instant::now();
+                    let page = source.read(&iterator).await.unwrap();
+                    let outcome = if page.records.is_empty() { ReadOutcome::Empty } else { ReadOutcome::Records };
+                    pace.after(began, Instant::now(), outcome, 1.0);
+                    iterator = page.next.unwrap();
+                }
+            });
+        }
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        take_in(&[self.world], 1).await.0
     }
 }
 
@@ -276,11 +315,16 @@ fn what_a_stream_shard_costs() {
     let side_by_side = apart.block_on(measure(100, 100));
     let (record, rolled) = (both(&side_by_side.record), both(&side_by_side.roll_over));
     println!("{:>13} {record:>21} {:>18.2} {:>17} {rolled:>24}", "100 × 100", side_by_side.among_many.own, "");
+    let bare = SIZES.map(|shards| new_runtime().block_on(async { Alone::new(shards).read_side_by_side().await }));
+    for (shards, work) in SIZES.iter().zip(&bare) {
+        println!("{shards:>13} {:>21}   in bare tasks that only read", both(work));
+    }
     let ((fewest, _), (few, _), (many, cloud)) = (&all[0], &all[1], &all[3]);
     println!("10,000 stream shards in one worker, the worker's part");
     for (what, times, goal) in [
         ("of a record, against 100 workers with 100 each", many.record.own / side_by_side.record.own, 1.25),
         ("of a record, against 10 stream shards", many.record.own / fewest.record.own, 1.5),
+        ("and the cloud's, of a record, against 10 stream shards", many.record.all / fewest.record.all, 1.5),
         ("of one among many in a page, against 10 stream shards", many.among_many.own / fewest.among_many.own, 1.5),
         ("of a roll-over, against 100 workers with 100 each", many.roll_over.own / side_by_side.roll_over.own, 1.25),
         ("and the cloud's, of a record, against 100 stream shards", many.record.all / few.record.all, 1.5),
@@ -288,6 +332,10 @@ fn what_a_stream_shard_costs() {
     ] {
         let verdict = if times <= goal { "met" } else { "missed" };
         println!("  {what:<56} {times:.2} times   goal {goal}: {verdict}");
+    }
+    for (against, fewer) in SIZES.iter().zip(&bare).take(2) {
+        let (own, all) = (bare[3].own / fewer.own, bare[3].all / fewer.all);
+        println!("  10,000 bare tasks, against {against:<30} {own:>14.2} times   with the cloud's {all:.2}");
     }
     let own = many.kilobytes - cloud;
     assert!(own <= 20.0, "{own:.1} KB for each idle stream shard");
