@@ -261,9 +261,16 @@ async fn throttled_and_failed_reads_are_made_again() {
         bench.source.fail(StreamError::Other("internal".into()));
     }
     let _reading = bench.read("s").await;
+    let error = || bench.health.snapshot().stream_shards[0].error.clone().unwrap_or_default();
+    let shown = async {
+        while !error().contains("internal") {
+            tokio::time::sleep(MS).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), shown).await.expect("a failure is shown while it lasts");
     tokio::time::sleep(Duration::from_secs(10)).await;
     assert_eq!(bench.recorder.records(), [1, 2, 3]);
-    assert!(bench.recorder.flushed().is_empty());
+    assert!(bench.recorder.flushed().is_empty() && error().is_empty());
 }
 
 #[tokio::test(start_paused = true)]

@@ -21,7 +21,7 @@ use crate::stream::{Page, Position, ShardId, ShardIterator, StreamError};
 
 /// What a step came to that is to be told.
 pub(super) enum Step {
-    /// A page that has records, which were handed over, or that leads elsewhere.
+    /// A page that has records, which were handed over, or is the first one after a gap, or the last one.
     Page {
         /// The position after the page.
         reached: Checkpoint,
@@ -44,8 +44,6 @@ pub(super) struct Reader {
     ahead: Ahead,
     /// Up to here everything was handed over.
     position: Checkpoint,
-    /// Whether that was set back and is still to be told.
-    set_back: bool,
     /// Whether every record counts from its beginning on: at TRIM_HORIZON those that are trimmed would go unnoticed.
     counts: bool,
     /// Where the stream shard begins, as far as that is told.
@@ -85,8 +83,8 @@ impl Reader {
         };
         let (beginning, counts) = (listed.flatten(), origin == Origin::Continued);
         let pace = Pace::new(shared.settings.idle_poll, shared.settings.max_reads_per_second, now);
-        let (iterator, set_back) = (None, false);
-        Self { shared, shard, line, pace, iterator, ahead, position, set_back, counts, beginning, tenure }
+        let iterator = None;
+        Self { shared, shard, line, pace, iterator, ahead, position, counts, beginning, tenure }
     }
 
     /// Reads pages at their pace until there is something to tell; what has records is handed over.
@@ -125,7 +123,7 @@ impl Reader {
                 self.ahead = Ahead::Kept(Box::new(page));
                 return Step::Gap(lost, AfterGap::Horizon);
             }
-            if !page.records.is_empty() || page.next.is_none() || self.set_back {
+            if !page.records.is_empty() || page.next.is_none() {
                 return Box::pin(self.hand_over(page)).await;
             }
             self.line.read(Duration::ZERO);
@@ -202,7 +200,7 @@ impl Reader {
         };
         let last = next.is_none();
         self.iterator = next;
-        (self.position, self.set_back) = (reached, false);
+        self.position = reached;
         self.line.read(newest.map_or(Duration::ZERO, age));
         Step::Page { reached, delivery, last }
     }
@@ -222,7 +220,7 @@ impl Reader {
             Decision::Gap(AfterGap::Horizon) => {
                 self.iterator = None;
                 self.counts = false;
-                (self.position, self.set_back) = (Checkpoint::TrimHorizon, true);
+                self.position = Checkpoint::TrimHorizon;
                 self.ahead = Ahead::Lost(error.clone());
             }
             Decision::Gap(AfterGap::End) => return Some(Step::Gap(error, AfterGap::End)),
