@@ -22,7 +22,7 @@ use crate::key::IntoKey;
 use crate::load::Failures;
 use crate::loader::{IntoLoaded, Loader};
 use crate::local::Local;
-use crate::lookup::{Found, Miss};
+use crate::lookup::{Found, Miss, Missed};
 use crate::observe::Watcher;
 use crate::options::ReadOptions;
 use crate::retry::Retries;
@@ -234,8 +234,9 @@ impl Inner {
             Ok(found) => return Ok(self.serve(found, || key, space, options, loader)),
             Err(miss) => miss,
         };
-        // Boxed, so that the future of a hit stays small.
-        Box::pin(self.answer_miss(key, space, options, deadline, loader(), miss)).await
+        // In the room that the look-up has left, which is larger.
+        let missed = Missed { key, space, options, deadline, loader: loader() };
+        self.answer_miss(&missed, miss).await
     }
 }
 

@@ -64,6 +64,7 @@ struct Listed {
 /// A read's place in a flight.
 pub(crate) enum Seat {
     Answered(Outcome),
+    /// Its outcome is to come, unless the flight is dropped.
     Waiting(oneshot::Receiver<Outcome>),
 }
 
@@ -136,16 +137,6 @@ impl Progress {
     }
 }
 
-impl Seat {
-    /// Waits for this read's outcome; `None` where the flight was dropped.
-    pub(crate) async fn outcome(self) -> Option<Outcome> {
-        match self {
-            Self::Answered(outcome) => Some(outcome),
-            Self::Waiting(answered) => answered.await.ok(),
-        }
-    }
-}
-
 impl Flight {
     /// Tells when the latest read in it began so far.
     pub(crate) fn latest(&self) -> Option<Instant> {
@@ -207,6 +198,15 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+
+    impl Seat {
+        async fn outcome(self) -> Option<Outcome> {
+            match self {
+                Self::Answered(outcome) => Some(outcome),
+                Self::Waiting(answered) => answered.await.ok(),
+            }
+        }
+    }
 
     fn answer(text: &'static str) -> Outcome {
         Outcome::Answer { entry: Bytes::from_static(text.as_bytes()), loaded: None }

@@ -10,6 +10,7 @@ use ringtide_core::entry::{Codec, Compression, HEADER_LEN, Header, NotAnEntry, S
 use ringtide_core::key::CacheKey;
 use ringtide_core::valkey::ShardError;
 use serde::de::DeserializeOwned;
+use tokio::sync::oneshot;
 use tracing::Instrument;
 
 use crate::cache::Inner;
@@ -97,11 +98,28 @@ impl Miss {
     }
 }
 
+/// A read that missed.
+pub(crate) struct Missed<'a> {
+    pub(crate) key: CacheKey,
+    pub(crate) space: &'a Arc<SpaceState>,
+    pub(crate) options: &'a ReadOptions,
+    pub(crate) deadline: Option<tokio::time::Instant>,
+    pub(crate) loader: Loader,
+}
+
 /// How a read's wait for its flight ended.
 enum Waited {
     Settled(Option<Outcome>),
     Soft,
     Late,
+}
+
+/// What follows for it.
+enum Next<T> {
+    Answered(Result<Found<T>, Error>),
+    /// It joins another flight.
+    Miss(Miss),
+    LookAgain,
 }
 
 impl Inner {
@@ -205,96 +223,117 @@ impl Inner {
     ///
     /// A flight's answer that may be older than this read is not taken; the read looks up again and joins the next
     /// flight, which began after it. So a key that is invalidated all the time cannot starve its readers.
+    ///
+    /// A herd of readers waits here, so its future is small: what few of them need is boxed.
     pub(crate) async fn answer_miss<T: DeserializeOwned + 'static>(
         self: &Arc<Self>,
-        key: CacheKey,
-        space: &Arc<SpaceState>,
-        options: &ReadOptions,
-        deadline: Option<tokio::time::Instant>,
-        loader: Loader,
+        missed: &Missed<'_>,
         mut miss: Miss,
     ) -> Result<Found<T>, Error> {
         let since = Instant::now();
-        // Once it has refused what is there, a read takes what was stored since.
-        let settled = ReadOptions { fresh: false, ..*options };
         for attempt in 1..=self.settings.max_attempts {
-            tracing::debug!(key = %key, reason = ?miss.reason(), attempt, "cache miss");
-            space.counters.misses.add(miss.reason());
+            tracing::debug!(key = %missed.key, reason = ?miss.reason(), attempt, "cache miss");
             let stale = miss.stale().cloned();
-            if let Some(error) = self.failures.shared(&key, Instant::now()) {
-                space.counters.shared_errors.increment(1);
-                return serve_stale(&key, space, stale.as_ref(), StaleReason::Error).ok_or(error);
-            }
-            let (seat, flight) = self.flights.join(&key, since);
-            match flight {
-                Some(flight) => {
-                    let refresh_before_ms = match &miss {
-                        Miss::Refused => u64::MAX,
-                        Miss::Expired(_) => unix_ms(),
-                        _ if !options.uses_clock(&space.settings) => 0,
-                        _ => unix_ms(),
-                    };
-                    let mut plan = self.plan(key.clone(), space, options, loader.clone(), refresh_before_ms);
-                    let down = match miss {
-                        Miss::Down(error) => Some(error),
-                        Miss::Undecodable { entry, .. } => {
-                            plan.rejected = Some(entry);
-                            None
-                        }
-                        Miss::Absent
-                        | Miss::NotAnEntry(_)
-                        | Miss::Invalidated(_)
-                        | Miss::Expired(_)
-                        | Miss::Refused => None,
-                    };
-                    self.spawn(lease::fly(self.clone(), plan, flight, down).in_current_span());
+            let waited = match self.join(missed, miss, since) {
+                Seat::Answered(outcome) => Waited::Settled(Some(outcome)),
+                Seat::Waiting(answered) => {
+                    let soft = stale.is_some().then(|| missed.options.soft_timeout_or(&self.settings)).flatten();
+                    wait(answered, soft, missed.deadline.filter(|_| stale.is_some())).await
                 }
-                None => {
-                    space.counters.joined.increment(1);
-                    loader.stand_by();
-                }
-            }
-            let soft = stale.is_some().then(|| options.soft_timeout_or(&self.settings)).flatten();
-            let (reason, failure) = match wait(seat, soft, deadline.filter(|_| stale.is_some())).await {
-                // What others stored may be of a load that began before this read.
-                Waited::Settled(Some(Outcome::Answer { loaded: None, .. })) if options.fresh => {
-                    miss = Miss::Refused;
-                    continue;
-                }
-                Waited::Settled(Some(Outcome::Answer { entry, loaded })) => {
-                    match self.decode_answer(&entry, space, &settled, loaded == Some(TypeId::of::<T>())) {
-                        Ok(value) => return Ok(Found::past_the_cache(value, CacheStatus::Miss)),
-                        Err(Miss::Undecodable { source, .. }) if loaded == Some(TypeId::of::<T>()) => {
-                            return Err(undecodable(key, source));
-                        }
-                        Err(next) => {
-                            miss = next;
-                            continue;
-                        }
-                    }
-                }
-                Waited::Settled(Some(Outcome::Failed(error))) => (StaleReason::Error, Some(error)),
-                Waited::Settled(Some(Outcome::Retry)) => {
-                    // Boxed, because a herd of readers waits here, and few of them have to look again.
-                    miss = match Box::pin(self.look(&key, space, &settled)).await {
-                        Ok(found) => return Ok(found),
-                        Err(next) => next,
-                    };
-                    continue;
-                }
-                Waited::Settled(None) => (StaleReason::Error, Some(Error::Closed { key: key.clone() })),
-                Waited::Soft => (StaleReason::SoftTimeout, None),
-                Waited::Late => (StaleReason::Deadline, None),
             };
-            match (serve_stale(&key, space, stale.as_ref(), reason), failure) {
-                (Some(found), _) => return Ok(found),
-                (None, Some(error)) => return Err(error),
-                // Nothing that may be served after all: the read waits for its load.
-                (None, None) => miss = Miss::Absent,
-            }
+            miss = match self.conclude(missed, waited, stale.as_ref()) {
+                Next::Answered(answer) => return answer,
+                Next::Miss(next) => next,
+                Next::LookAgain => match Box::pin(self.look_again(missed)).await {
+                    Ok(found) => return Ok(found),
+                    Err(next) => next,
+                },
+            };
         }
+        Box::pin(self.load_past_the_cache(missed)).await
+    }
+
+    /// Takes a seat in the key's flight, which is started where there is none.
+    fn join(self: &Arc<Self>, missed: &Missed<'_>, miss: Miss, since: Instant) -> Seat {
+        let Missed { key, space, options, loader, .. } = missed;
+        space.counters.misses.add(miss.reason());
+        if let Some(error) = self.failures.shared(key, Instant::now()) {
+            space.counters.shared_errors.increment(1);
+            return Seat::Answered(Outcome::Failed(error));
+        }
+        let (seat, flight) = self.flights.join(key, since);
+        let Some(flight) = flight else {
+            space.counters.joined.increment(1);
+            loader.stand_by();
+            return seat;
+        };
+        let refresh_before_ms = match &miss {
+            Miss::Refused => u64::MAX,
+            Miss::Expired(_) => unix_ms(),
+            _ if !options.uses_clock(&space.settings) => 0,
+            _ => unix_ms(),
+        };
+        let mut plan = self.plan(key.clone(), space, options, loader.clone(), refresh_before_ms);
+        let down = match miss {
+            Miss::Down(error) => Some(error),
+            Miss::Undecodable { entry, .. } => {
+                plan.rejected = Some(entry);
+                None
+            }
+            Miss::Absent | Miss::NotAnEntry(_) | Miss::Invalidated(_) | Miss::Expired(_) | Miss::Refused => None,
+        };
+        self.spawn(lease::fly(self.clone(), plan, flight, down).in_current_span());
+        seat
+    }
+
+    /// What a read does that has waited: what may be served `stale` answers where its load failed or takes too long.
+    fn conclude<T: DeserializeOwned + 'static>(
+        &self,
+        missed: &Missed<'_>,
+        waited: Waited,
+        stale: Option<&Bytes>,
+    ) -> Next<T> {
+        let Missed { key, space, options, .. } = missed;
+        let (reason, failure) = match waited {
+            // What others stored may be of a load that began before this read.
+            Waited::Settled(Some(Outcome::Answer { loaded: None, .. })) if options.fresh => {
+                return Next::Miss(Miss::Refused);
+            }
+            Waited::Settled(Some(Outcome::Answer { entry, loaded })) => {
+                let just_loaded = loaded == Some(TypeId::of::<T>());
+                return match self.decode_answer(&entry, space, options, just_loaded) {
+                    Ok(value) => Next::Answered(Ok(Found::past_the_cache(value, CacheStatus::Miss))),
+                    Err(Miss::Undecodable { source, .. }) if just_loaded => {
+                        Next::Answered(Err(undecodable(key.clone(), source)))
+                    }
+                    Err(next) => Next::Miss(next),
+                };
+            }
+            Waited::Settled(Some(Outcome::Retry)) => return Next::LookAgain,
+            Waited::Settled(Some(Outcome::Failed(error))) => (StaleReason::Error, Some(error)),
+            Waited::Settled(None) => (StaleReason::Error, Some(Error::Closed { key: key.clone() })),
+            Waited::Soft => (StaleReason::SoftTimeout, None),
+            Waited::Late => (StaleReason::Deadline, None),
+        };
+        match (serve_stale(key, space, stale, reason), failure) {
+            (Some(found), _) => Next::Answered(Ok(found)),
+            (None, Some(error)) => Next::Answered(Err(error)),
+            // Nothing that may be served after all: the read waits for its load.
+            (None, None) => Next::Miss(Miss::Absent),
+        }
+    }
+
+    /// Looks up once more; what a read has refused that was there, it takes that was stored since.
+    async fn look_again<T: DeserializeOwned>(&self, missed: &Missed<'_>) -> Result<Found<T>, Miss> {
+        let settled = ReadOptions { fresh: false, ..*missed.options };
+        self.look(&missed.key, missed.space, &settled).await
+    }
+
+    /// Loads without a lease for a read whose every attempt was in vain; nothing is stored.
+    async fn load_past_the_cache<T: DeserializeOwned>(&self, missed: &Missed<'_>) -> Result<Found<T>, Error> {
+        let Missed { key, space, options, loader, .. } = missed;
         space.counters.uncached.increment(1);
-        let plan = self.plan(key, space, options, loader, 0);
+        let plan = self.plan(key.clone(), space, options, loader.clone(), 0);
         let (_, loaded) = load::unleased(self, &plan, Consistency::Strong).await?;
         match decode(&entry_of(&loaded, 0)) {
             Ok(value) => Ok(Found::past_the_cache(value, CacheStatus::Miss)),
@@ -365,18 +404,22 @@ pub(crate) fn judge(header: &Header, entry: &Bytes, space: &SpaceState, options:
     }
 }
 
-async fn wait(seat: Seat, soft: Option<Duration>, deadline: Option<tokio::time::Instant>) -> Waited {
+async fn wait(
+    answered: oneshot::Receiver<Outcome>,
+    soft: Option<Duration>,
+    deadline: Option<tokio::time::Instant>,
+) -> Waited {
     let soft = soft.map(|after| tokio::time::Instant::now() + after);
     let (at, waited) = match (soft, deadline) {
-        (None, None) => return Waited::Settled(seat.outcome().await),
+        (None, None) => return Waited::Settled(answered.await.ok()),
         (Some(soft), Some(deadline)) if deadline <= soft => (deadline, Waited::Late),
         (Some(soft), _) => (soft, Waited::Soft),
         (None, Some(deadline)) => (deadline, Waited::Late),
     };
     // A little before the deadline, at which the whole read ends.
     let at = at.checked_sub(Duration::from_millis(2)).unwrap_or(at);
-    match tokio::time::timeout_at(at, seat.outcome()).await {
-        Ok(outcome) => Waited::Settled(outcome),
+    match Box::pin(tokio::time::timeout_at(at, answered)).await {
+        Ok(outcome) => Waited::Settled(outcome.ok()),
         Err(_) => waited,
     }
 }

@@ -141,8 +141,12 @@ impl Stage {
         let reader = |first: usize| {
             let (space, tables, items, going) = (space.clone(), self.tables.clone(), items.to_vec(), going.clone());
             tokio::spawn(async move {
-                let mut reads = first;
-                while going.load(Ordering::Relaxed) {
+                let (mut reads, mut until) = (first, usize::MAX);
+                while reads < until {
+                    // Once more through all items: what was dropped last is cached again, for the audit to look at.
+                    if until == usize::MAX && !going.load(Ordering::Relaxed) {
+                        until = reads + items.len();
+                    }
                     read(&space, &tables, &items[reads % items.len()]).await;
                     reads += 1;
                     tokio::time::sleep(Duration::from_millis(2)).await;

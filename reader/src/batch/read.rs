@@ -19,7 +19,7 @@ use super::partition::{Lookup, Partition};
 use crate::cache::Inner;
 use crate::error::Error;
 use crate::key::IntoKeyParts;
-use crate::lookup::{Miss, read_entry};
+use crate::lookup::{Miss, Missed, read_entry};
 use crate::observe::{self, Tally};
 use crate::space::Space;
 use crate::topology::Topology;
@@ -103,8 +103,8 @@ where
     let loader = |part: K| gathering.loader(inner, state, part, Some(expected.another()));
     let deadline = timeout.map(|(at, _)| at);
     let begin = |(place, part, key, miss)| {
-        let answer = inner.answer_miss(key, state, options, deadline, loader(part), miss);
-        async move { (place, answer.await) }
+        let missed = Missed { key, space: state, options, deadline, loader: loader(part) };
+        async move { (place, inner.answer_miss(&missed, miss).await) }
     };
     let (mut misses, mut missing, mut behind) = (VecDeque::new(), FuturesUnordered::new(), 0);
     let reading = async {
@@ -115,13 +115,13 @@ where
                     let found = Replies::new(found, options.fresh);
                     // Counted once a look-up: all tasks share the counters.
                     let (mut hits, mut negatives) = (0, 0);
-                    for (at, (key, place)) in lookup.keys.into_iter().zip(lookup.places).enumerate() {
+                    for (at, (key, place)) in lookup.keys.iter().zip(lookup.places).enumerate() {
                         let answer = match found.of(at) {
                             Reply::Entry(entry) => read_entry(entry, state, options).inspect(|found| {
                                 *if found.value.is_some() { &mut hits } else { &mut negatives } += 1;
                             }),
                             Reply::Absent => Err(Miss::Absent),
-                            Reply::Down(error) => inner.local_fallback(&key, state, options, error),
+                            Reply::Down(error) => inner.local_fallback(key, state, options, error),
                             Reply::Refused => Err(Miss::Refused),
                         };
                         let (part, answered) = &mut answers[place];
@@ -131,11 +131,12 @@ where
                                 // What is left out is served once more, and loaded again by the next read.
                                 if found.refresh_before_ms != 0 && behind < AT_ONCE {
                                     behind += 1;
-                                    inner.refresh_behind(key, state, options, loader(part.clone()), found.refresh_before_ms);
+                                    let loader = loader(part.clone());
+                                    inner.refresh_behind(key.clone(), state, options, loader, found.refresh_before_ms);
                                 }
                                 *answered = Some(Ok(found.value));
                             }
-                            Err(miss) => misses.push_back((place, part.clone(), key, miss)),
+                            Err(miss) => misses.push_back((place, part.clone(), key.clone(), miss)),
                         }
                     }
                     // All entries at once: one that is freed while values are made is taken to pieces for them.
