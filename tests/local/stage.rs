@@ -131,7 +131,7 @@ impl Stage {
         }
     }
 
-    /// Readers that read all items over and over, until they are told to stop; each returns how often it read.
+    /// Readers that read all items over and over, and once more when they are told to stop; each returns how often it read.
     pub(crate) fn readers(
         &self,
         space: &Space<Product>,
