@@ -157,13 +157,17 @@ impl Inner {
 
     /// Runs a task that ends by itself, or with the cache; [`Cache::settled`] waits for it.
     pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
-        // Boxed: what wraps it would take its room three times, which is 12 KB for a load.
-        self.work.spawn(self.ended.clone().run_until_cancelled_owned(Box::pin(task)));
+        self.work.spawn(self.until_ended(task));
     }
 
     /// Runs a task that goes on until the cache ends, or for as long as others take.
     pub(crate) fn attend(&self, task: impl Future<Output = ()> + Send + 'static) -> JoinHandle<Option<()>> {
-        self.tasks.spawn(self.ended.clone().run_until_cancelled_owned(Box::pin(task)))
+        self.tasks.spawn(self.until_ended(task))
+    }
+
+    fn until_ended<F: Future<Output = ()>>(&self, task: F) -> impl Future<Output = Option<()>> + use<F> {
+        // Boxed: what wraps it would take its room three times, which is 12 KB for a load.
+        self.ended.clone().run_until_cancelled_owned(Box::pin(task))
     }
 
     /// Looks a key up, or answers the miss; `loader` is only made where it is needed.

@@ -16,6 +16,12 @@ pub fn pause(first: Duration, ceiling: Duration, taken: u32) -> Duration {
     1_u32.checked_shl(taken).map_or(ceiling, |times| first.saturating_mul(times).min(ceiling))
 }
 
+/// Cuts a pause to between a half and all of it. `random` is uniform in 0 to 1.
+#[must_use]
+pub fn from_half(pause: Duration, random: f64) -> Duration {
+    pause.mul_f64(0.5 + 0.5 * random.clamp(0.0, 1.0))
+}
+
 impl Backoff {
     /// Begins with `first`, or with the ceiling where that is shorter.
     #[must_use]
@@ -38,7 +44,7 @@ impl Backoff {
 
     /// Takes the next pause, cut to between a half and all of it. `random` is uniform in 0 to 1.
     pub fn next_from_half(&mut self, random: f64) -> Duration {
-        self.next_pause().mul_f64(0.5 + 0.5 * random.clamp(0.0, 1.0))
+        from_half(self.next_pause(), random)
     }
 
     /// Takes the next pause, cut to between nothing and all of it, so that those who failed together do not come back

@@ -5,6 +5,8 @@ use std::time::Duration;
 use ringtide_core::backoff;
 use tokio::time::Instant;
 
+use crate::stream::{Page, StreamError};
+
 /// The first pause after a page without records.
 const FIRST_IDLE_PAUSE: Duration = Duration::from_millis(50);
 /// The first pause after a failure.
@@ -26,6 +28,16 @@ pub(crate) enum ReadOutcome {
 }
 
 impl ReadOutcome {
+    /// Tells what a read came to.
+    pub(crate) const fn of(read: &Result<Page, StreamError>) -> Self {
+        match read {
+            Ok(page) if page.records.is_empty() => Self::Empty,
+            Ok(_) => Self::Records,
+            Err(StreamError::Throttled(_)) => Self::Throttled,
+            Err(_) => Self::Failed,
+        }
+    }
+
     /// The name in labels.
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
@@ -107,7 +119,6 @@ impl Pace {
 
     /// Takes in a read from `began` to `ended`; `jitter` is from 0 to 1.
     pub(crate) fn after(&mut self, began: Instant, ended: Instant, outcome: ReadOutcome, jitter: f64) {
-        let jitter = jitter.clamp(0.0, 1.0);
         let pause = match outcome {
             ReadOutcome::Records => {
                 self.rate.succeeded();
@@ -122,12 +133,12 @@ impl Pace {
             }
             ReadOutcome::Throttled => {
                 self.rate.throttled();
-                self.rate.apart().mul_f64(1.0 + 0.5 * jitter)
+                self.rate.apart().mul_f64(1.0 + 0.5 * jitter.clamp(0.0, 1.0))
             }
             ReadOutcome::Failed => {
                 let pause = backoff::pause(FIRST_RETRY_PAUSE, LONGEST_RETRY_PAUSE, self.failed.into());
                 self.failed = self.failed.saturating_add(1);
-                pause.mul_f64(0.5 + 0.5 * jitter)
+                backoff::from_half(pause, jitter)
             }
         };
         self.due = (ended + pause).max(began + self.rate.apart());

@@ -110,7 +110,7 @@ impl Reader {
             tokio::time::sleep_until(self.pace.due()).await;
             let began = Instant::now();
             let read = self.read().await;
-            self.pace.after(began, Instant::now(), outcome_of(&read), fastrand::f64());
+            self.pace.after(began, Instant::now(), ReadOutcome::of(&read), fastrand::f64());
             let page = match read {
                 Ok(page) => page,
                 Err(error) => match self.after(error) {
@@ -177,7 +177,7 @@ impl Reader {
             }
         };
         let read = source.read(iterator).await;
-        let outcome = outcome_of(&read).as_str();
+        let outcome = ReadOutcome::of(&read).as_str();
         counter!(names::STREAM_READS, names::TABLE => table.to_string(), names::OUTCOME => outcome).increment(1);
         read
     }
@@ -239,15 +239,6 @@ fn further(position: Checkpoint, newest: SequenceNumber) -> Checkpoint {
     match position {
         Checkpoint::At(reached) => Checkpoint::At(reached.max(newest)),
         Checkpoint::TrimHorizon | Checkpoint::Latest | Checkpoint::ShardEnd => Checkpoint::At(newest),
-    }
-}
-
-fn outcome_of(read: &Result<Page, StreamError>) -> ReadOutcome {
-    match read {
-        Ok(page) if page.records.is_empty() => ReadOutcome::Empty,
-        Ok(_) => ReadOutcome::Records,
-        Err(StreamError::Throttled(_)) => ReadOutcome::Throttled,
-        Err(_) => ReadOutcome::Failed,
     }
 }
 

@@ -262,10 +262,9 @@ impl Alone {
                 loop {
                     tokio::time::sleep_until(pace.due()).await;
                     let began = Instant::now();
-                    let page = source.read(&iterator).await.unwrap();
-                    let outcome = if page.records.is_empty() { ReadOutcome::Empty } else { ReadOutcome::Records };
-                    pace.after(began, Instant::now(), outcome, 1.0);
-                    iterator = page.next.unwrap();
+                    let read = source.read(&iterator).await;
+                    pace.after(began, Instant::now(), ReadOutcome::of(&read), 1.0);
+                    iterator = read.unwrap().next.unwrap();
                 }
             });
         }
