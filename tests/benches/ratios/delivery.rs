@@ -99,6 +99,6 @@ pub(crate) async fn run(server: &ValkeyServer) {
             run: through,
         },
     ];
-    let times = take_turns(ROUNDS, &mut contestants).await;
+    let times = take_turns(ROUNDS, 1, &mut contestants).await;
     report("20,000 changes delivered to one server, a tenth of the keys cached", &times, Some((KEPT, 0.7)));
 }

@@ -119,7 +119,7 @@ async fn invalidations(server: &ValkeyServer) {
             contestant("apply, batches of 200", Box::new(move || Box::pin(ours()))),
             contestant("one script a key, pipelines of 200", Box::new(move || Box::pin(scripts()))),
         ];
-        let times = take_turns(ROUNDS, &mut contestants).await;
+        let times = take_turns(ROUNDS, 1, &mut contestants).await;
         report(&format!("invalidation of 10,000 keys, {title}"), &times, None);
     }
 }

@@ -12,20 +12,22 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use futures_util::StreamExt;
-use ringtide::{Cache, LocalTier, SpaceSettings};
+use ringtide::{Cache, LocalTier, Space, SpaceSettings};
 use ringtide_servers::ValkeyServer;
 use ringtide_tests::raw::raw;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
 use tokio::sync::oneshot;
-use tokio::task::JoinSet;
+use tokio::task::JoinHandle;
 
 const PROCESSES: usize = 4;
 const READERS: [usize; 2] = [1_000, 10_000];
 const LOAD: Duration = Duration::from_millis(400);
 const LEASE: Duration = Duration::from_millis(500);
 const ROUNDS: usize = 5;
+/// How long readers are left alone: a lease that ends with its holder, another's load, and more.
+const UNDISTURBED: Duration = Duration::from_millis(1500);
 const PART: &str = "RINGTIDE_BENCH_HERD";
 
 /// What one process does.
@@ -65,31 +67,55 @@ impl Part {
         stdout.write_all(b"ready\n").await.unwrap();
         stdout.flush().await.unwrap();
         stdin.next_line().await.unwrap();
-        let (loads, loaded_at) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
-        let mut readers = JoinSet::new();
-        for _ in 0..self.readers {
-            let (herd, key) = (herd.clone(), self.key.clone());
-            let (loads, loaded_at) = (loads.clone(), loaded_at.clone());
-            readers.spawn(async move {
-                let load = move || {
-                    let (loads, loaded_at) = (loads.clone(), loaded_at.clone());
-                    async move {
-                        loads.fetch_add(1, Ordering::SeqCst);
-                        // Whoever reads this learns who holds the lease.
-                        println!("loading");
-                        tokio::time::sleep(LOAD).await;
-                        loaded_at.store(now(), Ordering::SeqCst);
-                        Ok::<_, io::Error>(Some("x".repeat(200)))
-                    }
-                };
-                herd.get_or_load(&key[..], load).await.unwrap().unwrap();
-                now()
-            });
-        }
-        let answered_at = readers.join_all().await;
-        let seen =
-            Seen { loads: loads.load(Ordering::SeqCst), loaded_at: loaded_at.load(Ordering::SeqCst), answered_at };
-        println!("{}", serde_json::to_string(&seen).unwrap());
+        let origin = Arc::new(Origin { herd, key: self.key, loads: AtomicU64::new(0), loaded_at: AtomicU64::new(0) });
+        let read = |origin: Arc<Origin>| async move {
+            let load = {
+                let origin = origin.clone();
+                move || origin.clone().load()
+            };
+            origin.herd.get_or_load(&origin.key[..], load).await.unwrap().unwrap();
+            now()
+        };
+        let answered_at = Readers::start(self.readers, || read(origin.clone())).answered().await;
+        let (loads, loaded_at) = (origin.loads.load(Ordering::SeqCst), origin.loaded_at.load(Ordering::SeqCst));
+        println!("{}", serde_json::to_string(&Seen { loads, loaded_at, answered_at }).unwrap());
+    }
+}
+
+/// What the readers of a process read, and what it took.
+struct Origin {
+    herd: Space<String>,
+    key: String,
+    loads: AtomicU64,
+    loaded_at: AtomicU64,
+}
+
+impl Origin {
+    async fn load(self: Arc<Self>) -> io::Result<Option<String>> {
+        self.loads.fetch_add(1, Ordering::SeqCst);
+        // Whoever reads this learns who holds the lease.
+        println!("loading");
+        tokio::time::sleep(LOAD).await;
+        self.loaded_at.store(now(), Ordering::SeqCst);
+        Ok(Some("x".repeat(200)))
+    }
+}
+
+/// Readers at work, each a task that returns when it was answered.
+///
+/// Nothing else runs while they end: ten thousand wake-ups of who joins them would be as much work as the readers' own,
+/// and so would be what the first process has to tell while the others' readers still run.
+struct Readers(Vec<JoinHandle<u64>>);
+
+impl Readers {
+    fn start<F: Future<Output = u64> + Send + 'static>(count: usize, read: impl FnMut() -> F) -> Self {
+        Self(std::iter::repeat_with(read).take(count).map(tokio::spawn).collect())
+    }
+
+    async fn answered(self) -> Vec<u64> {
+        tokio::time::sleep(UNDISTURBED).await;
+        let answered = futures_util::future::join_all(self.0).await;
+        answered.into_iter().map(Result::unwrap).collect()
     }
 }
 
@@ -99,24 +125,26 @@ impl Part {
         let client = redis::Client::open(format!("redis://{}", self.address)).unwrap();
         let mut channel = client.get_async_pubsub().await.unwrap();
         channel.subscribe(&self.key).await.unwrap();
-        let mut readers = JoinSet::new();
         let mut waiting = Vec::new();
-        for _ in 0..self.readers {
+        let readers = Readers::start(self.readers, || {
             let (answer, answered) = oneshot::channel::<Bytes>();
             waiting.push(answer);
-            readers.spawn(async move {
+            async move {
                 let value: String = serde_json::from_slice(&answered.await.unwrap()).unwrap();
                 std::hint::black_box(value);
                 now()
-            });
-        }
+            }
+        });
         println!("ready");
         let message = channel.on_message().next().await.unwrap();
         let value = Bytes::from(message.get_payload_bytes().to_vec());
-        for answer in waiting {
-            answer.send(value.clone()).unwrap();
-        }
-        let seen = Seen { answered_at: readers.join_all().await, ..Seen::default() };
+        let woken = tokio::spawn(async move {
+            for answer in waiting {
+                answer.send(value.clone()).unwrap();
+            }
+        });
+        woken.await.unwrap();
+        let seen = Seen { answered_at: readers.answered().await, ..Seen::default() };
         println!("{}", serde_json::to_string(&seen).unwrap());
     }
 }
