@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use futures_util::future::{self, Either};
 use ringtide_core::config::{self, Config, ConfigError};
 use ringtide_core::key::CacheKey;
 use serde::Serialize;
@@ -20,7 +22,7 @@ use crate::error::{BoxError, Error};
 use crate::flight::Flights;
 use crate::key::IntoKey;
 use crate::load::Failures;
-use crate::loader::{IntoLoaded, Loader};
+use crate::loader::{IntoLoaded, Lazy, Loader};
 use crate::local::Local;
 use crate::lookup::{Found, Miss, Missed};
 use crate::observe::Watcher;
@@ -119,7 +121,10 @@ impl Cache {
         E: Into<BoxError> + 'static,
     {
         let key = key.into_key()?;
-        self.inner.read(key, &self.inner.raw, &ReadOptions::new(), || Loader::new(false, move |_| loader())).await
+        let read = self
+            .inner
+            .read(key, &self.inner.raw, const { &ReadOptions::new() }, || Loader::new(false, move |_| loader()));
+        Ok(read.await?.value)
     }
 
     /// Finds a key space by its name, for values of type `T`.
@@ -171,51 +176,80 @@ impl Inner {
     }
 
     /// Looks a key up, or answers the miss; `loader` is only made where it is needed.
+    ///
+    /// No `async fn` up to where something is waited for: each is one more layer of the future, which takes room of its own and
+    /// is gone through, cold, whenever one of a herd of readers is woken.
     #[inline]
-    pub(crate) async fn read<T: DeserializeOwned + 'static>(
-        self: &Arc<Self>,
+    pub(crate) fn read<'a, T, F>(
+        self: &'a Arc<Self>,
         key: CacheKey,
-        space: &Arc<SpaceState>,
-        options: &ReadOptions,
-        loader: impl FnOnce() -> Loader,
-    ) -> Result<Option<T>, Error> {
+        space: &'a Arc<SpaceState>,
+        options: &'a ReadOptions,
+        loader: F,
+    ) -> impl Future<Output = Result<Found<T>, Error>> + use<'a, T, F>
+    where
+        T: DeserializeOwned + 'static,
+        F: FnOnce() -> Loader + Send,
+    {
         match self.watcher.begin(&space.settings.name, &key) {
-            None => Ok(self.read_any(key, space, options, loader).await?.value),
-            // Boxed, so that the future of a read that nobody watches stays small.
-            Some(watched) => watched.over(Box::pin(self.read_any(key, space, options, loader))).await,
+            None => Either::Left(self.read_unwatched(key, space, options, loader)),
+            // Boxed, so that the future of a read that nobody watches stays small; begun within the span.
+            Some(watched) => {
+                let read = async move { self.read_unwatched(key, space, options, loader).await };
+                Either::Right(watched.over(Box::pin(read)))
+            }
         }
     }
 
     #[inline]
-    async fn read_any<T: DeserializeOwned + 'static>(
-        self: &Arc<Self>,
+    fn read_unwatched<'a, T, F>(
+        self: &'a Arc<Self>,
         key: CacheKey,
-        space: &Arc<SpaceState>,
-        options: &ReadOptions,
-        loader: impl FnOnce() -> Loader,
-    ) -> Result<Found<T>, Error> {
-        if let Some(found) = self.local_first(&key, space, options) {
-            return Ok(self.serve(found, || key, space, options, loader));
+        space: &'a Arc<SpaceState>,
+        options: &'a ReadOptions,
+        loader: F,
+    ) -> impl Future<Output = Result<Found<T>, Error>> + use<'a, T, F>
+    where
+        T: DeserializeOwned + 'static,
+        F: FnOnce() -> Loader + Send,
+    {
+        match self.local_first(&key, space, options) {
+            Some(found) => Either::Left(future::ready(Ok(self.serve(found, || key, space, options, loader)))),
+            None => Either::Right(self.read_elsewhere(key, space, options, loader)),
         }
-        self.read_elsewhere(key, space, options, loader).await
     }
 
     /// Reads a key that this process's memory has no answer for.
     #[inline]
-    pub(crate) async fn read_elsewhere<T: DeserializeOwned + 'static>(
+    pub(crate) fn read_elsewhere<'a, T, F>(
+        self: &'a Arc<Self>,
+        key: CacheKey,
+        space: &'a Arc<SpaceState>,
+        options: &'a ReadOptions,
+        loader: F,
+    ) -> impl Future<Output = Result<Found<T>, Error>> + use<'a, T, F>
+    where
+        T: DeserializeOwned + 'static,
+        F: FnOnce() -> Loader + Send,
+    {
+        match options.timeout_or(&self.settings) {
+            None => Either::Left(self.read_until(None, key, space, options, loader)),
+            Some(after) => Either::Right(Box::pin(self.read_within(after, key, space, options, loader))),
+        }
+    }
+
+    async fn read_within<T: DeserializeOwned + 'static>(
         self: &Arc<Self>,
+        after: Duration,
         key: CacheKey,
         space: &Arc<SpaceState>,
         options: &ReadOptions,
-        loader: impl FnOnce() -> Loader,
+        loader: impl FnOnce() -> Loader + Send,
     ) -> Result<Found<T>, Error> {
-        let Some(after) = options.timeout_or(&self.settings) else {
-            return self.read_within(key, space, options, None, loader).await;
-        };
         let deadline = Instant::now() + after;
         let late = Error::DeadlineExceeded { key: key.clone(), after };
         // A value that may be served stale is known inside, so a read that has one ends by itself.
-        let read = Box::pin(self.read_within(key, space, options, Some(deadline), loader));
+        let read = self.read_until(Some(deadline), key, space, options, loader);
         match tokio::time::timeout_at(deadline, read).await {
             Ok(result) => result,
             Err(_) => {
@@ -226,21 +260,22 @@ impl Inner {
     }
 
     #[inline]
-    async fn read_within<T: DeserializeOwned + 'static>(
+    async fn read_until<T: DeserializeOwned + 'static>(
         self: &Arc<Self>,
+        deadline: Option<Instant>,
         key: CacheKey,
         space: &Arc<SpaceState>,
         options: &ReadOptions,
-        deadline: Option<Instant>,
-        loader: impl FnOnce() -> Loader,
+        loader: impl FnOnce() -> Loader + Send,
     ) -> Result<Found<T>, Error> {
         let miss: Miss = match self.look(&key, space, options).await {
             Ok(found) => return Ok(self.serve(found, || key, space, options, loader)),
             Err(miss) => miss,
         };
         // In the room that the look-up has left, which is larger.
-        let missed = Missed { key, space, options, deadline, loader: loader() };
-        self.answer_miss(&missed, miss).await
+        let mut loader = Lazy::new(loader);
+        let mut missed = Missed { key, space, options, deadline, loader: &mut loader };
+        self.answer_miss(&mut missed, miss).await
     }
 }
 

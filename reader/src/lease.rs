@@ -4,6 +4,7 @@ mod held;
 
 use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -22,7 +23,7 @@ use crate::fill::{entry_of, fill, lifetime_of};
 use crate::flight::{Flight, Outcome};
 use crate::inbox::{Waiter, Wake};
 use crate::load;
-use crate::loader::{Consistency, Loader};
+use crate::loader::{Consistency, Lender, Loader};
 use crate::options::ReadOptions;
 use crate::shard::ReadShard;
 use crate::space::SpaceState;
@@ -227,9 +228,15 @@ async fn load_and_fill(inner: &Inner, plan: &Plan, flight: &Flight, held: Held<'
         let answer = Outcome::Answer { entry: entry.clone(), loaded: Some(plan.loader.loads) };
         // From here on reads look up for themselves: they may begin after an invalidation that voids this fill.
         latest = latest.max(flight.close());
-        // The fill costs this process's readers nothing.
+        // The fill costs this process's readers nothing; it is on its way before a herd of them takes the processors.
+        let mut filling = pin!(fill(inner, plan, &mut lease, &load, (entry, life.ttl), proven));
+        let filled = futures_util::poll!(&mut filling);
         flight.early(began, answer.clone());
-        match fill(inner, plan, &mut lease, &load, (entry, life.ttl), proven).await {
+        let filled = match filled {
+            Poll::Ready(filled) => filled,
+            Poll::Pending => filling.await,
+        };
+        match filled {
             Ok(FillReply::Stored) => return flight.settle(answer),
             Ok(FillReply::Below { floor }) if consistency == Consistency::AsUsual => {
                 consistency = Consistency::Strong;

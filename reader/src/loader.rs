@@ -1,6 +1,7 @@
 //! What loaders return, and loaders without their types.
 
 use std::any::TypeId;
+use std::cell::LazyCell;
 use std::marker::PhantomData;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -155,15 +156,44 @@ impl Loader {
         self.place.as_deref()
     }
 
+    pub(crate) fn call(&self, consistency: Consistency, encoding: Encoding) -> LoadFuture {
+        (self.call)(consistency, encoding)
+    }
+}
+
+/// A loader for a read that missed, which may be answered without it.
+pub(crate) trait Lender: Send {
+    /// Gives the loader, in order to load or to go on to load.
+    fn lend(&mut self) -> &Loader;
+
     /// Tells that it will not be called for a while, if at all.
-    pub(crate) fn stand_by(&self) {
+    fn stand_by(&self);
+}
+
+impl Lender for Loader {
+    fn lend(&mut self) -> &Loader {
+        self
+    }
+
+    fn stand_by(&self) {
         if let Some(place) = &self.place {
             place.stand_by();
         }
     }
+}
 
-    pub(crate) fn call(&self, consistency: Consistency, encoding: Encoding) -> LoadFuture {
-        (self.call)(consistency, encoding)
+/// A loader that is made when it is first asked for: of a herd of readers one asks.
+pub(crate) type Lazy<F> = LazyCell<Loader, F>;
+
+impl<F: FnOnce() -> Loader + Send> Lender for Lazy<F> {
+    fn lend(&mut self) -> &Loader {
+        Self::force(self)
+    }
+
+    fn stand_by(&self) {
+        if let Some(made) = Self::get(self) {
+            made.stand_by();
+        }
     }
 }
 

@@ -22,7 +22,7 @@ use crate::flight::{Outcome, Seat};
 use crate::freshness::Freshness;
 use crate::lease::{self, Plan};
 use crate::load;
-use crate::loader::{Consistency, Loader};
+use crate::loader::{Consistency, Lender, Loader};
 use crate::observe::{Answered, CacheStatus};
 use crate::options::ReadOptions;
 use crate::space::SpaceState;
@@ -104,7 +104,7 @@ pub(crate) struct Missed<'a> {
     pub(crate) space: &'a Arc<SpaceState>,
     pub(crate) options: &'a ReadOptions,
     pub(crate) deadline: Option<tokio::time::Instant>,
-    pub(crate) loader: Loader,
+    pub(crate) loader: &'a mut dyn Lender,
 }
 
 /// How a read's wait for its flight ended.
@@ -227,7 +227,7 @@ impl Inner {
     /// A herd of readers waits here, so its future is small: what few of them need is boxed.
     pub(crate) async fn answer_miss<T: DeserializeOwned + 'static>(
         self: &Arc<Self>,
-        missed: &Missed<'_>,
+        missed: &mut Missed<'_>,
         mut miss: Miss,
     ) -> Result<Found<T>, Error> {
         let since = Instant::now();
@@ -238,13 +238,16 @@ impl Inner {
                 Seat::Answered(outcome) => Waited::Settled(Some(outcome)),
                 Seat::Waiting(answered) => {
                     let soft = stale.is_some().then(|| missed.options.soft_timeout_or(&self.settings)).flatten();
-                    wait(answered, soft, missed.deadline.filter(|_| stale.is_some())).await
+                    match limit(soft, missed.deadline.filter(|_| stale.is_some())) {
+                        None => Waited::Settled(answered.await.ok()),
+                        Some((at, waited)) => Box::pin(wait(answered, at, waited)).await,
+                    }
                 }
             };
             miss = match self.conclude(missed, waited, stale.as_ref()) {
                 Next::Answered(answer) => return answer,
                 Next::Miss(next) => next,
-                Next::LookAgain => match Box::pin(self.look_again(missed)).await {
+                Next::LookAgain => match Box::pin(self.look_again(&missed.key, missed.space, missed.options)).await {
                     Ok(found) => return Ok(found),
                     Err(next) => next,
                 },
@@ -254,7 +257,7 @@ impl Inner {
     }
 
     /// Takes a seat in the key's flight, which is started where there is none.
-    fn join(self: &Arc<Self>, missed: &Missed<'_>, miss: Miss, since: Instant) -> Seat {
+    fn join(self: &Arc<Self>, missed: &mut Missed<'_>, miss: Miss, since: Instant) -> Seat {
         let Missed { key, space, options, loader, .. } = missed;
         space.counters.misses.add(miss.reason());
         if let Some(error) = self.failures.shared(key, Instant::now()) {
@@ -273,7 +276,7 @@ impl Inner {
             _ if !options.uses_clock(&space.settings) => 0,
             _ => unix_ms(),
         };
-        let mut plan = self.plan(key.clone(), space, options, loader.clone(), refresh_before_ms);
+        let mut plan = self.plan(key.clone(), space, options, loader.lend().clone(), refresh_before_ms);
         let down = match miss {
             Miss::Down(error) => Some(error),
             Miss::Undecodable { entry, .. } => {
@@ -324,16 +327,20 @@ impl Inner {
     }
 
     /// Looks up once more; what a read has refused that was there, it takes that was stored since.
-    async fn look_again<T: DeserializeOwned>(&self, missed: &Missed<'_>) -> Result<Found<T>, Miss> {
-        let settled = ReadOptions { fresh: false, ..*missed.options };
-        self.look(&missed.key, missed.space, &settled).await
+    async fn look_again<T: DeserializeOwned>(
+        &self,
+        key: &CacheKey,
+        space: &SpaceState,
+        options: &ReadOptions,
+    ) -> Result<Found<T>, Miss> {
+        self.look(key, space, &ReadOptions { fresh: false, ..*options }).await
     }
 
     /// Loads without a lease for a read whose every attempt was in vain; nothing is stored.
-    async fn load_past_the_cache<T: DeserializeOwned>(&self, missed: &Missed<'_>) -> Result<Found<T>, Error> {
+    async fn load_past_the_cache<T: DeserializeOwned>(&self, missed: &mut Missed<'_>) -> Result<Found<T>, Error> {
         let Missed { key, space, options, loader, .. } = missed;
         space.counters.uncached.increment(1);
-        let plan = self.plan(key.clone(), space, options, loader.clone(), 0);
+        let plan = self.plan(key.clone(), space, options, loader.lend().clone(), 0);
         let (_, loaded) = load::unleased(self, &plan, Consistency::Strong).await?;
         match decode(&entry_of(&loaded, 0)) {
             Ok(value) => Ok(Found::past_the_cache(value, CacheStatus::Miss)),
@@ -355,6 +362,9 @@ impl Inner {
             return decode(entry);
         }
         let header = Header::parse(entry).map_err(Miss::NotAnEntry)?;
+        if is_fresh_by_server(&header, space, options) {
+            return read_payload(&header, entry);
+        }
         match options.tolerance(&space.settings).judge(&header, unix_ms(), 1.0) {
             Freshness::Fresh | Freshness::Early | Freshness::Revalidate => read_payload(&header, entry),
             Freshness::OnError => Err(Miss::Expired(Some(entry.clone()))),
@@ -380,10 +390,16 @@ pub(crate) fn read_entry<T: DeserializeOwned>(
     Ok(Found { value, refresh_before_ms, soft_expiry_ms, status })
 }
 
+/// Whether an entry is fresh because its server has it: nothing depends on this process's clock.
+#[inline]
+fn is_fresh_by_server(header: &Header, space: &SpaceState, options: &ReadOptions) -> bool {
+    matches!(header.state, State::Value | State::Negative) && !options.uses_clock(&space.settings)
+}
+
 /// Judges an entry: entries whose soft expiry is not after what is returned (unix ms) are to be loaded again; 0 for none.
 #[inline]
 pub(crate) fn judge(header: &Header, entry: &Bytes, space: &SpaceState, options: &ReadOptions) -> Result<u64, Miss> {
-    if let (State::Value | State::Negative, false) = (header.state, options.uses_clock(&space.settings)) {
+    if is_fresh_by_server(header, space, options) {
         return Ok(0);
     }
     let now_ms = unix_ms();
@@ -404,21 +420,21 @@ pub(crate) fn judge(header: &Header, entry: &Bytes, space: &SpaceState, options:
     }
 }
 
-async fn wait(
-    answered: oneshot::Receiver<Outcome>,
-    soft: Option<Duration>,
-    deadline: Option<tokio::time::Instant>,
-) -> Waited {
+/// When a read stops to wait for its flight, and how its wait has ended then.
+fn limit(soft: Option<Duration>, deadline: Option<tokio::time::Instant>) -> Option<(tokio::time::Instant, Waited)> {
     let soft = soft.map(|after| tokio::time::Instant::now() + after);
     let (at, waited) = match (soft, deadline) {
-        (None, None) => return Waited::Settled(answered.await.ok()),
+        (None, None) => return None,
         (Some(soft), Some(deadline)) if deadline <= soft => (deadline, Waited::Late),
         (Some(soft), _) => (soft, Waited::Soft),
         (None, Some(deadline)) => (deadline, Waited::Late),
     };
     // A little before the deadline, at which the whole read ends.
-    let at = at.checked_sub(Duration::from_millis(2)).unwrap_or(at);
-    match Box::pin(tokio::time::timeout_at(at, answered)).await {
+    Some((at.checked_sub(Duration::from_millis(2)).unwrap_or(at), waited))
+}
+
+async fn wait(answered: oneshot::Receiver<Outcome>, at: tokio::time::Instant, waited: Waited) -> Waited {
+    match tokio::time::timeout_at(at, answered).await {
         Ok(outcome) => Waited::Settled(outcome.ok()),
         Err(_) => waited,
     }

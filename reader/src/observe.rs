@@ -225,10 +225,10 @@ pub(crate) fn begin_many(space: &str, keys: usize) -> Option<Span> {
 
 impl Watched<'_> {
     /// Runs a read within its span, and tells how it ended.
-    pub(crate) async fn over<T>(self, read: impl Future<Output = Result<Found<T>, Error>>) -> Result<Option<T>, Error> {
+    pub(crate) async fn over<T>(self, read: impl Future<Output = Result<Found<T>, Error>>) -> Result<Found<T>, Error> {
         let result = read.instrument(self.span.clone()).await;
         self.end(result.as_ref().map(Found::answered));
-        result.map(|found| found.value)
+        result
     }
 
     /// Tells how the read ended.

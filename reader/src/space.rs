@@ -95,7 +95,8 @@ impl<T: Serialize + DeserializeOwned + 'static> Space<T> {
         E: Into<BoxError> + 'static,
     {
         let key = self.key(parts)?;
-        self.cache.inner.read(key, &self.state, &self.options, || Loader::new(false, move |_| loader())).await
+        let loader = || Loader::new(false, move |_| loader());
+        Ok(self.cache.inner.read(key, &self.state, &self.options, loader).await?.value)
     }
 
     /// As [`Space::get_or_load`], with a loader that is told how new its load has to be.
@@ -117,7 +118,7 @@ impl<T: Serialize + DeserializeOwned + 'static> Space<T> {
         E: Into<BoxError> + 'static,
     {
         let key = self.key(parts)?;
-        self.cache.inner.read(key, &self.state, &self.options, || Loader::new(true, loader)).await
+        Ok(self.cache.inner.read(key, &self.state, &self.options, || Loader::new(true, loader)).await?.value)
     }
 }
 

@@ -56,7 +56,7 @@ where
         let Space { cache, state, options, .. } = &self.space;
         let rendered = self.space.key(&key)?;
         let loader = || self.gathering.loader(&cache.inner, state, key, None);
-        cache.inner.read(rendered, state, options, loader).await
+        Ok(cache.inner.read(rendered, state, options, loader).await?.value)
     }
 
     /// Reads the entries of many keys, and loads and caches those that are missing; otherwise as [`Space::get_many`].

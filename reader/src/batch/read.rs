@@ -103,8 +103,11 @@ where
     let loader = |part: K| gathering.loader(inner, state, part, Some(expected.another()));
     let deadline = timeout.map(|(at, _)| at);
     let begin = |(place, part, key, miss)| {
-        let missed = Missed { key, space: state, options, deadline, loader: loader(part) };
-        async move { (place, inner.answer_miss(&missed, miss).await) }
+        let mut loader = loader(part);
+        async move {
+            let mut missed = Missed { key, space: state, options, deadline, loader: &mut loader };
+            (place, inner.answer_miss(&mut missed, miss).await)
+        }
     };
     let (mut misses, mut missing, mut behind) = (VecDeque::new(), FuturesUnordered::new(), 0);
     let reading = async {
@@ -116,10 +119,10 @@ where
                     // Counted once a look-up: all tasks share the counters.
                     let (mut hits, mut negatives) = (0, 0);
                     for (at, (key, place)) in lookup.keys.iter().zip(lookup.places).enumerate() {
-                        let answer = match found.of(at) {
-                            Reply::Entry(entry) => read_entry(entry, state, options).inspect(|found| {
-                                *if found.value.is_some() { &mut hits } else { &mut negatives } += 1;
-                            }),
+                        let reply = found.of(at);
+                        let counted = matches!(reply, Reply::Entry(_));
+                        let answer = match reply {
+                            Reply::Entry(entry) => read_entry(entry, state, options),
                             Reply::Absent => Err(Miss::Absent),
                             Reply::Down(error) => inner.local_fallback(key, state, options, error),
                             Reply::Refused => Err(Miss::Refused),
@@ -127,6 +130,10 @@ where
                         let (part, answered) = &mut answers[place];
                         match answer {
                             Ok(found) => {
+                                match found.value {
+                                    Some(_) => hits += u64::from(counted),
+                                    None => negatives += u64::from(counted),
+                                }
                                 tally.count(Some(found.status));
                                 // What is left out is served once more, and loaded again by the next read.
                                 if found.refresh_before_ms != 0 && behind < AT_ONCE {

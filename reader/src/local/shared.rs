@@ -52,7 +52,9 @@ impl<T: Serialize + DeserializeOwned + Send + Sync + 'static> Space<T> {
         let loader = || Loader::new(false, move |_| loader());
         match inner.watcher.begin(&self.state.settings.name, &key) {
             None => Ok(inner.read_shared(key, &self.state, &self.options, loader).await?.value),
-            Some(watched) => watched.over(Box::pin(inner.read_shared(key, &self.state, &self.options, loader))).await,
+            Some(watched) => {
+                Ok(watched.over(Box::pin(inner.read_shared(key, &self.state, &self.options, loader))).await?.value)
+            }
         }
     }
 }
@@ -64,7 +66,7 @@ impl Inner {
         key: Cow<'_, CacheKey>,
         space: &Arc<SpaceState>,
         options: &ReadOptions,
-        loader: impl FnOnce() -> Loader,
+        loader: impl FnOnce() -> Loader + Send,
     ) -> Result<Found<Arc<T>>, Error> {
         if let Some(found) = self.local_shared(&key, space, options) {
             return Ok(self.serve(found, || key.into_owned(), space, options, loader));

@@ -142,6 +142,36 @@ async fn a_read_is_a_span_that_says_what_answered_it() {
 }
 
 #[tokio::test]
+async fn what_is_loaded_behind_a_read_is_part_of_it_where_memory_has_answered_too() {
+    let server = Server::start().await;
+    let counters = Counters::default();
+    // So eager that more than every second read loads again.
+    let item = SpaceSettings::new("item", "item:{pk}").local(LocalTier::Bounded(Duration::from_secs(60)));
+    let item = item.early_refresh(100.0).ttl(Duration::from_secs(1));
+    let cache = builder(&server).space(item).metrics(Arc::new(counters.clone())).build().await.unwrap();
+    let items = cache.space::<u64>("item").unwrap();
+    let _listening = tracing::subscriber::set_default(tracing_subscriber::registry().with(Spans::default()));
+    let within = Arc::new(Mutex::new(Vec::new()));
+    let noted = within.clone();
+    let load = move || {
+        noted.lock().unwrap().push(tracing::Span::current().metadata().map(tracing::Metadata::name));
+        async {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            Ok::<_, io::Error>(Some(1))
+        }
+    };
+    let local_hits = || counters.sum("ringtide_reader_local_hits_total", "item");
+    until("loads behind reads that memory answered", async || {
+        items.get_or_load("a", load.clone()).await.unwrap();
+        cache.settled().await;
+        local_hits() >= 8 && within.lock().unwrap().len() >= 12
+    })
+    .await;
+    let within = within.lock().unwrap();
+    assert!(within.iter().all(|name| *name == Some("ringtide.read")), "{within:?}");
+}
+
+#[tokio::test]
 async fn a_read_of_many_is_one_span_that_counts_what_answered_it() {
     let server = Server::start().await;
     let item = SpaceSettings::new("item", "item:{pk}").local(LocalTier::Off);
