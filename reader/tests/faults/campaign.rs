@@ -5,16 +5,24 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use fastrand::Rng;
+use ringtide::{ReadOptions, Space};
 use ringtide_servers::{Direction, Flow, number};
 
 use super::process::Reader;
-use super::readers::{Tally, loads, read, read_on};
+use super::readers::{DEADLINE, Tally, loads, read, read_on};
 use super::stalls;
-use super::truth::KEYS;
-use super::world::{World, items};
+use super::truth::{KEYS, Truth};
+use super::world::{LONG, World, items};
 
 const SHARDS: usize = 3;
 const PROCESSES: usize = 2;
+
+/// Keys that the application invalidates, and nobody else does.
+const OWN: u64 = 6;
+
+/// How much longer a process may serve what it keeps in its memory: a server that gives no sign of life is noticed within a
+/// second.
+const TRACKING_LAG: Duration = Duration::from_secs(2);
 
 /// Held by the campaign that runs.
 static ALONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
@@ -57,22 +65,29 @@ pub(crate) async fn campaign(seed: u64, faults: &[Fault]) {
     stalls::watch();
     let mut world = World::begin(SHARDS).await;
     let mut processes: Vec<_> = (0..PROCESSES).map(|_| Reader::start(&world.addresses(), &world.origin)).collect();
-    let (cache, tally) = (world.cache().await, Arc::new(Tally::default()));
-    let readers: Vec<_> = (0..6)
-        .map(|_| {
-            let truth = world.truth.clone();
-            let known = move |key| truth.delivered(key);
-            tokio::spawn(read_on(items(&cache), tally.clone(), loads(&world.truth), known))
+    let (cache, tracking, tally) = (world.cache().await, world.tracking().await, Arc::new(Tally::default()));
+    // What this process itself has invalidated its own reads know, delivered or not.
+    let own = Truth::new();
+    let readers: Vec<_> = [(&cache, 1), (&cache, 1), (&cache, 4), (&cache, KEYS), (&tracking, 1), (&tracking, 4)]
+        .into_iter()
+        .map(|(of, many)| {
+            let (truth, own, tracks) = (world.truth.clone(), own.clone(), std::ptr::eq(of, &tracking));
+            let known = move |key| match tracks {
+                true => truth.delivered(key, TRACKING_LAG),
+                false => truth.delivered(key, Duration::ZERO).max(own.delivered(key, Duration::ZERO)),
+            };
+            tokio::spawn(read_on(items(of), many, tally.clone(), loads(&world.truth), known))
         })
         .collect();
     let (invalidator, delivering) = world.invalidator();
     let (writing, stop) = (tally.clone(), tally.clone());
     let writer = tokio::spawn(async move {
         while !writing.stop.load(Ordering::Relaxed) {
-            invalidator.write(fastrand::u64(..KEYS));
+            invalidator.write(fastrand::u64(OWN..KEYS));
             tokio::time::sleep(Duration::from_millis(fastrand::u64(1..8))).await;
         }
     });
+    let application = tokio::spawn(invalidate_on(items(&cache), tally.clone(), world.truth.clone(), own));
 
     let mut random = Rng::with_seed(seed);
     let (began, mut met) = (Instant::now(), Vec::new());
@@ -85,6 +100,7 @@ pub(crate) async fn campaign(seed: u64, faults: &[Fault]) {
 
     stop.stop.store(true, Ordering::Relaxed);
     writer.await.unwrap();
+    let (done, queued) = application.await.unwrap();
     for delivered in delivering {
         delivered.await.unwrap();
     }
@@ -98,15 +114,42 @@ pub(crate) async fn campaign(seed: u64, faults: &[Fault]) {
         assert!(told.starts_with("fine"), "seed {seed}, {met:?}: {told}");
     }
     let (answered, late) = (tally.answered.load(Ordering::Relaxed), tally.late.load(Ordering::Relaxed));
-    println!("seed {seed}, {met:?}: {answered} reads answered, {late} ended at their deadlines");
+    println!(
+        "seed {seed}, {met:?}: {answered} reads answered, {late} ended at their deadlines; {done} own invalidations, \
+         {queued} more sent again"
+    );
     assert!(answered > late * 4, "seed {seed}, {met:?}: {answered} reads answered, {late} late");
+    assert!(done > 0, "seed {seed}, {met:?}: no invalidation of its own was answered");
+    tokio::time::timeout(LONG, cache.settled()).await.expect("what is owed is delivered");
     world.audit().await;
     // Whatever fills are still sent again are not stale either.
     for key in 0..KEYS {
         assert_eq!(read(&items(&cache), &world.truth, key).await.unwrap(), Some(world.truth.now(key)));
     }
     cache.close().await;
+    tracking.close().await;
     assert!(world.audit().await > 0, "nothing is cached");
+}
+
+/// Changes keys and invalidates them by the cache alone, in time or not; how many were delivered, and how many queued.
+async fn invalidate_on(space: Space<u64>, tally: Arc<Tally>, truth: Truth, own: Truth) -> (u64, u64) {
+    let hurried = space.with(ReadOptions::new().timeout(DEADLINE));
+    let (mut done, mut queued) = (0, 0);
+    while !tally.stop.load(Ordering::Relaxed) {
+        let key = fastrand::u64(..OWN);
+        let value = truth.write(key);
+        let space = if fastrand::bool() { &space } else { &hurried };
+        let invalidated = tokio::time::timeout(LONG, space.invalidate(key)).await.expect("nobody hangs").unwrap();
+        own.deliver(key, value);
+        if invalidated.is_done() {
+            truth.deliver(key, value);
+            done += 1;
+        } else {
+            queued += 1;
+        }
+        tokio::time::sleep(Duration::from_millis(fastrand::u64(1..8))).await;
+    }
+    (done, queued)
 }
 
 /// Lets one fault happen for a while, and heals it.

@@ -1,8 +1,9 @@
 //! Faults of real processes under a load of readers: processes, ring shards and connections that are killed, stopped,
-//! cut, delayed and swallowed, while an invalidator delivers changes.
+//! cut, delayed and swallowed, while an invalidator delivers changes and an application invalidates its own. Keys are read one
+//! by one, many at once, and from a memory that the servers keep true.
 //!
 //! No caller may be kept beyond its deadline, none may hang, none may be given an error that the origin could have
-//! answered, and no stale entry may be left. `RINGTIDE_FAULT_SECONDS` makes the campaigns longer, `RINGTIDE_FAULT_SEED`
+//! answered or a value that is older than what it has to know, and no stale entry may be left. `RINGTIDE_FAULT_SECONDS` makes the campaigns longer, `RINGTIDE_FAULT_SEED`
 //! chooses their faults.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]

@@ -108,7 +108,7 @@ async fn a_reader() {
     }
     let tally = Arc::new(Tally::default());
     let readers: Vec<_> =
-        (0..6).map(|_| tokio::spawn(read_on(space.clone(), tally.clone(), load.clone(), |_| 0))).collect();
+        (0..6).map(|_| tokio::spawn(read_on(space.clone(), 1, tally.clone(), load.clone(), |_| 0))).collect();
     tokio::task::spawn_blocking(|| std::io::stdin().read_line(&mut String::new())).await.unwrap().unwrap();
     tally.stop.store(true, Ordering::Relaxed);
     for reader in readers {

@@ -1,8 +1,8 @@
 //! The origin: what is true of each key now, loads of it, and what has been delivered to the ring.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -22,8 +22,8 @@ struct State {
     /// By key.
     now: Vec<AtomicU64>,
     held: AtomicU64,
-    /// Whose invalidations were acknowledged.
-    delivered: Vec<AtomicU64>,
+    /// Whose invalidations were acknowledged, and when, by key; in the order of both.
+    delivered: Vec<Mutex<Vec<(Instant, u64)>>>,
     loads: AtomicUsize,
     begun: Semaphore,
     allowed: Semaphore,
@@ -31,11 +31,10 @@ struct State {
 
 impl Truth {
     pub(crate) fn new() -> Self {
-        let numbers = || (0..KEYS).map(|_| AtomicU64::new(1)).collect();
         Self(Arc::new(State {
-            now: numbers(),
+            now: (0..KEYS).map(|_| AtomicU64::new(1)).collect(),
             held: AtomicU64::new(1),
-            delivered: numbers(),
+            delivered: (0..KEYS).map(|_| Mutex::default()).collect(),
             loads: AtomicUsize::new(0),
             begun: Semaphore::new(0),
             allowed: Semaphore::new(0),
@@ -57,12 +56,17 @@ impl Truth {
 
     /// Notes that a change's invalidation was acknowledged.
     pub(crate) fn deliver(&self, key: u64, value: u64) {
-        self.0.delivered[key as usize].fetch_max(value, Ordering::SeqCst);
+        let mut delivered = self.0.delivered[key as usize].lock().unwrap();
+        if delivered.last().is_none_or(|(_, latest)| *latest < value) {
+            delivered.push((Instant::now(), value));
+        }
     }
 
-    /// What a read that begins now has to know.
-    pub(crate) fn delivered(&self, key: u64) -> u64 {
-        self.0.delivered[key as usize].load(Ordering::SeqCst)
+    /// What had been delivered of a key until some time ago, and so has to be known to a read that begins now.
+    pub(crate) fn delivered(&self, key: u64, ago: Duration) -> u64 {
+        let (delivered, now) = (self.0.delivered[key as usize].lock().unwrap(), Instant::now());
+        let until = delivered.partition_point(|(at, _)| now - *at >= ago);
+        until.checked_sub(1).map_or(1, |latest| delivered[latest].1)
     }
 
     /// A strongly consistent load: what is true when it begins, some time later.

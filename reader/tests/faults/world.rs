@@ -66,6 +66,12 @@ impl World {
         builder(&self.addresses()).build().await.unwrap()
     }
 
+    /// A cache that asks its own memory first, which the ring shards keep true.
+    pub(crate) async fn tracking(&self) -> Cache {
+        let item = SpaceSettings::new("item", "item:{pk}").local(LocalTier::Tracked(LONG));
+        builder_of(&self.addresses(), item).build().await.unwrap()
+    }
+
     fn owner(&self, key: &CacheKey) -> &Shard {
         &self.shards[self.ring.locate(key.as_bytes()).index()]
     }
@@ -142,6 +148,11 @@ impl Invalidator {
 
 /// A reader's settings, for short outages: time-outs far below those of production.
 pub(crate) fn builder(addresses: &[String]) -> CacheBuilder {
+    // What is kept in memory for outages may be older.
+    builder_of(addresses, SpaceSettings::new("item", "item:{pk}").local(LocalTier::Off))
+}
+
+fn builder_of(addresses: &[String], item: SpaceSettings) -> CacheBuilder {
     let reader = config::Reader {
         lease_ttl: LEASE,
         load_timeout: Duration::from_secs(5),
@@ -153,8 +164,7 @@ pub(crate) fn builder(addresses: &[String]) -> CacheBuilder {
     for (at, address) in addresses.iter().enumerate() {
         builder = builder.shard(format!("shard-{at}"), address);
     }
-    // What is kept in memory for outages may be older.
-    builder.space(SpaceSettings::new("item", "item:{pk}").local(LocalTier::Off))
+    builder.space(item)
 }
 
 pub(crate) fn items(cache: &Cache) -> Space<u64> {

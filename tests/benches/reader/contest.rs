@@ -43,6 +43,17 @@ pub(crate) struct Latencies {
 struct Rounds {
     turns: usize,
     times: Vec<Histogram<u64>>,
+    /// Of the tasks of the latest turn, in ns.
+    noted: Vec<Vec<u64>>,
+}
+
+impl Rounds {
+    fn gather(&mut self) {
+        let noted = std::mem::take(&mut self.noted);
+        if let Some(times) = self.times.last_mut() {
+            noted.into_iter().flatten().for_each(|ns| times.record(ns).unwrap());
+        }
+    }
 }
 
 impl Latencies {
@@ -51,29 +62,35 @@ impl Latencies {
         Self { turns, rounds: Arc::default() }
     }
 
-    /// Begins a turn.
+    /// Prepares a turn, outside its time: what the one before has noted is counted here.
     pub(crate) fn begin(&self) {
         let mut rounds = self.rounds.lock().unwrap();
+        rounds.gather();
         if rounds.turns.is_multiple_of(self.turns) {
             rounds.times.push(Histogram::new(3).unwrap());
         }
         rounds.turns += 1;
     }
 
-    /// Does an operation `times` times, and notes what each took.
+    /// Does an operation `times` times, and notes what each took but for the first and the last, beside which other tasks
+    /// begin and end.
     pub(crate) async fn time<F: Future<Output = ()>>(&self, times: usize, operation: impl Fn(usize) -> F) {
-        let mut own = Histogram::<u64>::new(3).unwrap();
+        let mut own = Vec::with_capacity(times);
         for n in 0..times {
             let began = Instant::now();
             operation(n).await;
-            own.record(u64::try_from(began.elapsed().as_nanos()).unwrap()).unwrap();
+            if n > 0 && n + 1 < times {
+                own.push(u64::try_from(began.elapsed().as_nanos()).unwrap());
+            }
         }
-        self.rounds.lock().unwrap().times.last_mut().unwrap().add(own).unwrap();
+        self.rounds.lock().unwrap().noted.push(own);
     }
 
     /// A quantile of each round after the first, which does not count, in ns.
     fn of_rounds(&self, quantile: f64) -> Vec<f64> {
-        self.rounds.lock().unwrap().times.iter().skip(1).map(|round| round.value_at_quantile(quantile) as f64).collect()
+        let mut rounds = self.rounds.lock().unwrap();
+        rounds.gather();
+        rounds.times.iter().skip(1).map(|round| round.value_at_quantile(quantile) as f64).collect()
     }
 
     /// A quantile of all those rounds together, in ns.

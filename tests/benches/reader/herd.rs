@@ -233,8 +233,8 @@ async fn herd(server: &ValkeyServer, readers: usize) {
         let mut processes = gather(server, &format!("killed-{readers}-{round}"), readers).await;
         let holder = holder(&mut processes).await;
         let mut dead = processes.remove(holder);
-        dead.child.kill().await.unwrap();
         let killed_at = now();
+        dead.child.kill().await.unwrap();
         let mut all = Seen { loads: 1, ..Seen::default() };
         for process in &mut processes {
             let seen = process.seen().await;
@@ -259,6 +259,8 @@ async fn bare_wakeup(server: &ValkeyServer, channel: &str, readers: usize) -> Du
         processes.push(Process::start(server, channel, readers, true).await);
     }
     let mut connection = raw(server).await.unwrap();
+    // As long as a herd waits for its load.
+    tokio::time::sleep(LOAD).await;
     let value = serde_json::to_vec(&"x".repeat(200)).unwrap();
     let sent_at = now();
     let _: () = redis::cmd("PUBLISH").arg(channel).arg(value).query_async(&mut connection).await.unwrap();

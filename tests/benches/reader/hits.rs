@@ -7,12 +7,20 @@ use ringtide::{Cache, LocalTier, SpaceSettings};
 use ringtide_core::entry::HEADER_LEN;
 use ringtide_servers::ValkeyServer;
 use ringtide_tests::raw::raw;
-use ringtide_tests::rounds::{Contestant, report, take_turns};
+use ringtide_tests::rounds::{Contestant, Work, report, take_turns};
 use tokio::task::JoinSet;
 
 use super::contest::{Latencies, Product, ROUNDS, report_quantile};
 
 const KEYS: usize = 1000;
+
+fn begin<'a>(latencies: &Latencies) -> Work<'a> {
+    let latencies = latencies.clone();
+    Box::new(move || {
+        latencies.begin();
+        Box::pin(std::future::ready(()))
+    })
+}
 
 pub(crate) async fn run() {
     let server = ValkeyServer::start().unwrap();
@@ -37,7 +45,6 @@ pub(crate) async fn run() {
             let (theirs, ours) = (Latencies::new(turns), Latencies::new(turns));
             let raw_round = || {
                 let (connection, keys, latencies) = (connection.clone(), keys.clone(), theirs.clone());
-                latencies.begin();
                 async move {
                     let mut readers = JoinSet::new();
                     for task in 0..tasks {
@@ -60,7 +67,6 @@ pub(crate) async fn run() {
             };
             let our_round = || {
                 let (products, latencies) = (products.clone(), ours.clone());
-                latencies.begin();
                 async move {
                     let mut readers = JoinSet::new();
                     for task in 0..tasks {
@@ -87,13 +93,13 @@ pub(crate) async fn run() {
                 Contestant {
                     name: "redis-rs GET and serde_json".into(),
                     operations,
-                    prepare: None,
+                    prepare: Some(begin(&theirs)),
                     run: Box::new(move || Box::pin(raw_round())),
                 },
                 Contestant {
                     name: "get_or_load, all hits".into(),
                     operations,
-                    prepare: None,
+                    prepare: Some(begin(&ours)),
                     run: Box::new(move || Box::pin(our_round())),
                 },
             ];
