@@ -63,6 +63,8 @@ impl Notice {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -81,5 +83,47 @@ mod tests {
             assert_eq!(read(unreadable), None);
         }
         assert_eq!(Notice::parse(&Bytes::from_static(b"F0123456789abcde")), None);
+    }
+    /// A message's parts, with a length that may be wrong.
+    fn message(kind: u8, holder: [u8; 16], length: u16, key: &[u8], rest: &[u8]) -> Bytes {
+        [&[kind], &holder[..], &length.to_be_bytes(), key, rest].concat().into()
+    }
+
+    proptest! {
+        #[test]
+        fn a_message_is_read_as_what_it_says(
+            (kind, holder) in (prop_oneof![Just(b'F'), Just(b'V'), Just(b'R')], any::<[u8; 16]>()),
+            (key, rest) in ("\\PC{1,60}", proptest::collection::vec(any::<u8>(), 0..200)),
+        ) {
+            let message = message(kind, holder, key.len() as u16, key.as_bytes(), &rest);
+            let notice = Notice::parse(&message).unwrap();
+            prop_assert_eq!(notice.key().as_str(), key);
+            match notice {
+                Notice::Filled { holder: read, entry, .. } => {
+                    prop_assert_eq!(read.as_bytes(), &holder);
+                    prop_assert_eq!(entry.unwrap_or_default(), rest);
+                }
+                Notice::Released { reason, .. } => prop_assert_eq!(reason, String::from_utf8_lossy(&rest)),
+                Notice::Voided { .. } => prop_assert_eq!(kind, b'V'),
+            }
+        }
+
+        #[test]
+        fn whatever_is_published_is_read_or_left_and_never_beyond_its_end(
+            (kind, holder, length) in (any::<u8>(), any::<[u8; 16]>(), 0_u16..40),
+            (key, rest, cut) in (proptest::collection::vec(any::<u8>(), 0..40), any::<[u8; 8]>(), 0_usize..80),
+        ) {
+            let whole = message(kind, holder, length, &key, &rest);
+            let message = whole.slice(..cut.min(whole.len()));
+            let after = message.get(19..).unwrap_or_default();
+            match Notice::parse(&message) {
+                Some(notice) => prop_assert_eq!(Some(notice.key().as_bytes()), after.get(..usize::from(length))),
+                None => {
+                    let key = after.get(..usize::from(length)).filter(|_| message.len() >= 19);
+                    let readable = key.is_some_and(|key| CacheKey::from_utf8(key).is_ok());
+                    prop_assert!(!readable || !b"FVR".contains(&kind));
+                }
+            }
+        }
     }
 }
