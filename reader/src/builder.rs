@@ -11,7 +11,7 @@ use metrics::Recorder;
 use ringtide_core::clock::unix_ms;
 use ringtide_core::config::{self, Config, ConfigError, Secret, Violation};
 use ringtide_core::key::KeySpace;
-use ringtide_core::ring::{Membership, Placement, Ring, RingHistory, ShardName, ShardSpec};
+use ringtide_core::ring::{Membership, Placement, ShardName, ShardSpec};
 #[cfg(feature = "memory")]
 use ringtide_core::valkey::MemoryServer;
 use ringtide_core::valkey::{Credentials, Token};
@@ -37,6 +37,8 @@ pub struct CacheBuilder {
     valkey: config::Valkey,
     credentials: Option<Arc<dyn Credentials>>,
     ring: Membership,
+    /// The memberships before it that may have left entries, oldest first.
+    earlier: Vec<Membership>,
     #[cfg(feature = "memory")]
     memory: Vec<MemoryServer>,
     watched: Option<Source>,
@@ -54,6 +56,7 @@ impl Default for CacheBuilder {
             valkey: config::Valkey::default(),
             credentials: None,
             ring: Membership { epoch: 1, changed_at_ms: 0, placement: Placement::default(), shards: Vec::new() },
+            earlier: Vec::new(),
             #[cfg(feature = "memory")]
             memory: Vec::new(),
             watched: None,
@@ -80,6 +83,7 @@ impl CacheBuilder {
         }
         self.valkey = config.valkey;
         self.ring = config.ring;
+        self.earlier = config.earlier_rings;
         self.configured = config.spaces;
         self.reader = config.reader;
         self
@@ -123,6 +127,7 @@ impl CacheBuilder {
     #[cfg(feature = "memory")]
     pub fn in_memory(mut self) -> Self {
         self.ring.shards.clear();
+        self.earlier.clear();
         self.memory.clear();
         self.watched = None;
         self.valkey = config::Valkey::default();
@@ -246,13 +251,15 @@ impl CacheBuilder {
         let spaces = self.spaces(&mut found);
         let raw = self.raw.validate(&mut found);
         found.extend(self.reader.violations());
-        let ring = Ring::new(self.ring.clone()).map_err(|errors| found.extend(errors.into_iter().map(Violation::from)));
+        let kept = || spaces.values().map(|space| &*space.settings).chain(raw.as_deref());
+        let (window_ms, now_ms) = (self.reader.ring_window_ms(kept()), unix_ms());
+        let history = config::ring_history(&self.ring, &self.earlier, window_ms).map_err(|errors| found.extend(errors));
+        found.extend(self.valkey.violations());
         found.extend(self.valkey.violation_of(&self.ring));
         let (tasks, work, ended) = (TaskTracker::new(), TaskTracker::new(), CancellationToken::new());
         // So that waiting for it ends whenever nothing is under way.
         work.close();
-        let kept = spaces.values().map(|space| &*space.settings).chain(raw.as_deref());
-        let local = Arc::new(Local::new(&self.reader, kept));
+        let local = Arc::new(Local::new(&self.reader, kept()));
         let connector = Connector {
             local: local.clone(),
             valkey: self.valkey.clone(),
@@ -266,17 +273,17 @@ impl CacheBuilder {
             ended: ended.clone(),
         };
         let mut shards = Vec::new();
-        for spec in ring.iter().flat_map(Ring::shards) {
+        for spec in history.iter().flat_map(|history| history.shards(now_ms)) {
             match connector.open(spec) {
                 Ok(shard) => shards.push(shard),
                 Err(error) => found.push(Violation::split("valkey", &error.to_string())),
             }
         }
-        let (Ok(ring), Some(raw), true) = (ring, raw, found.is_empty()) else {
+        let (Ok(history), Some(raw), true) = (history, raw, found.is_empty()) else {
             return Err(ConfigError::Invalid { path: None, violations: found });
         };
-        let window_ms = self.reader.ring_window_ms(spaces.values().map(|space| &*space.settings).chain([&*raw]));
-        let topology = Topology::new(RingHistory::new(ring, window_ms), shards.clone().into());
+        let kept_ms = history.kept_ms(now_ms);
+        let topology = Topology::beginning(history, shards.clone(), now_ms);
         let changes = Changes::new(connector);
         changes.at(&topology);
         let cache = Cache::new(Inner {
@@ -295,6 +302,9 @@ impl CacheBuilder {
             ended,
         });
         cache.inner.attend(cache.inner.local.ticking());
+        if shards.len() > cache.inner.topology.load().shards().len() {
+            cache.inner.prune_after(kept_ms);
+        }
         if let Some(source) = self.watched {
             cache.inner.attend(topology::watch(cache.inner.clone(), Watch::new(source)));
         }

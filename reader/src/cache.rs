@@ -24,7 +24,7 @@ use crate::key::IntoKey;
 use crate::load::Failures;
 use crate::loader::{IntoLoaded, Lazy, Loader};
 use crate::local::Local;
-use crate::lookup::{Found, Miss, Missed};
+use crate::lookup::{Found, Miss, Missed, from_now};
 use crate::observe::Watcher;
 use crate::options::ReadOptions;
 use crate::retry::Retries;
@@ -95,8 +95,9 @@ impl Cache {
     /// Reads the entry of `key`, or loads and caches it. `None` is "the item does not exist", which is cached too.
     ///
     /// A hit is one plain `GET`. On a miss, one load at a time runs per key, fleet-wide while Valkey is reachable; it
-    /// runs in a task of its own, so that dropping this future cancels nobody's load. Its value is never older than
-    /// this call, for loads that are strongly consistent. Where the ring shard is down, the loader answers.
+    /// runs in a task of its own, so that dropping this future cancels nobody's load. Its value holds every change that
+    /// had been delivered before this call, for loads that are strongly consistent; a read that needs more than that is
+    /// [fresh](ReadOptions::fresh). Where the ring shard is down, the loader answers.
     ///
     /// ```
     /// # async fn example(cache: ringtide::Cache) -> Result<(), ringtide::Error> {
@@ -232,21 +233,20 @@ impl Inner {
         T: DeserializeOwned + 'static,
         F: FnOnce() -> Loader + Send,
     {
-        match options.timeout_or(&self.settings) {
+        match options.timeout_or(&self.settings).and_then(|after| Some((after, from_now(after)?))) {
             None => Either::Left(self.read_until(None, key, space, options, loader)),
-            Some(after) => Either::Right(Box::pin(self.read_within(after, key, space, options, loader))),
+            Some(limit) => Either::Right(Box::pin(self.read_within(limit, key, space, options, loader))),
         }
     }
 
     async fn read_within<T: DeserializeOwned + 'static>(
         self: &Arc<Self>,
-        after: Duration,
+        (after, deadline): (Duration, Instant),
         key: CacheKey,
         space: &Arc<SpaceState>,
         options: &ReadOptions,
         loader: impl FnOnce() -> Loader + Send,
     ) -> Result<Found<T>, Error> {
-        let deadline = Instant::now() + after;
         let late = Error::DeadlineExceeded { key: key.clone(), after };
         // A value that may be served stale is known inside, so a read that has one ends by itself.
         let read = self.read_until(Some(deadline), key, space, options, loader);
@@ -274,7 +274,7 @@ impl Inner {
         };
         // In the room that the look-up has left, which is larger.
         let mut loader = Lazy::new(loader);
-        let mut missed = Missed { key, space, options, deadline, loader: &mut loader };
+        let mut missed = Missed::new(key, space, options, deadline, &mut loader);
         self.answer_miss(&mut missed, miss).await
     }
 }

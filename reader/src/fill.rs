@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use ringtide_core::clock::unix_ms;
 use ringtide_core::entry::{Entry, Header};
-use ringtide_core::key::Lifetime;
+use ringtide_core::key::{Chosen, Lifetime};
 use ringtide_core::valkey::{Fill, FillReply, ShardError};
 use ringtide_core::version::Version;
 use std::sync::Arc;
@@ -31,8 +31,9 @@ pub(crate) fn entry_of(load: &Load, soft_expiry_ms: u64) -> Bytes {
 
 /// How long what was loaded lives, from now on.
 pub(crate) fn lifetime_of(plan: &Plan, load: &Load) -> Lifetime {
-    let chosen = load.encoded.ttl.or(plan.options.ttl);
-    plan.space.settings.lifetime(chosen, load.encoded.payload.is_none(), unix_ms(), fastrand::f64())
+    let (space, negative) = (&plan.space.settings, load.encoded.payload.is_none());
+    let chosen = Chosen { exactly: load.encoded.ttl, ..plan.options.lifetime(space, negative) };
+    space.lifetime(chosen, negative, unix_ms(), fastrand::f64())
 }
 
 /// Stores the entry under the lease and ends the lease, except below the floor.

@@ -22,8 +22,14 @@ const STRIPES: usize = 64;
 /// How a flight ends for one who joined it.
 #[derive(Clone, Debug)]
 pub(crate) enum Outcome {
-    /// The whole entry, and the type that this process has just loaded it as.
-    Answer { entry: Bytes, loaded: Option<TypeId> },
+    /// The whole entry.
+    Answer {
+        entry: Bytes,
+        /// The type that this process has just loaded it as.
+        loaded: Option<TypeId>,
+        /// Whether its load began after the reads that it answers.
+        newer: bool,
+    },
     /// Nothing that this read may be answered with.
     Retry,
     /// The load failed.
@@ -91,13 +97,23 @@ impl Flights {
             listed.last_joined = listed.last_joined.max(since);
             return (lock(&listed.progress).join(since), None);
         }
+        let flight = self.list(&mut stripe, key, since);
+        let seat = lock(&flight.progress).join(since);
+        (seat, Some(flight))
+    }
+
+    /// Begins a flight of the key that nobody waits for, unless there is one.
+    pub(crate) fn begin(self: &Arc<Self>, key: &CacheKey, since: Instant) -> Option<Flight> {
+        let mut stripe = self.stripe(key);
+        (!stripe.contains_key(key)).then(|| self.list(&mut stripe, key, since))
+    }
+
+    fn list(self: &Arc<Self>, stripe: &mut HashMap<CacheKey, Listed>, key: &CacheKey, since: Instant) -> Flight {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
-        let progress = Arc::<Mutex<Progress>>::default();
-        let seat = lock(&progress).join(since);
-        let parted = Arc::<OnceLock<_>>::default();
+        let (progress, parted) = (Arc::<Mutex<Progress>>::default(), Arc::<OnceLock<_>>::default());
         let listed = Listed { id, progress: Arc::clone(&progress), last_joined: since, parted: Arc::clone(&parted) };
         stripe.insert(key.clone(), listed);
-        (seat, Some(Flight { flights: Arc::clone(self), key: key.clone(), id, progress, parted }))
+        Flight { flights: Arc::clone(self), key: key.clone(), id, progress, parted }
     }
 
     /// Lets nobody join the key's flight any more: the ring shard cannot tell it of an invalidation.
@@ -209,7 +225,7 @@ mod tests {
     }
 
     fn answer(text: &'static str) -> Outcome {
-        Outcome::Answer { entry: Bytes::from_static(text.as_bytes()), loaded: None }
+        Outcome::Answer { entry: Bytes::from_static(text.as_bytes()), loaded: None, newer: false }
     }
 
     fn text(outcome: Option<Outcome>) -> Option<Bytes> {
@@ -263,6 +279,21 @@ mod tests {
         assert!(lock(&flight.progress).waiting.capacity() < 100);
         flight.settle(answer("loaded"));
         assert_eq!(text(stays.outcome().await).unwrap(), "loaded");
+    }
+
+    #[tokio::test]
+    async fn a_flight_that_nobody_waits_for_is_begun_once_and_joined_like_any_other() {
+        let flights = Flights::new();
+        let key = CacheKey::new("k").unwrap();
+        let start = Instant::now();
+        let flight = flights.begin(&key, start).unwrap();
+        assert!(flights.begin(&key, start + Duration::from_secs(1)).is_none());
+        assert_eq!(flight.latest(), Some(start), "who only looked whether there is one is no reader");
+        let (reader, none) = flights.join(&key, start + Duration::from_secs(2));
+        assert!(none.is_none());
+        assert_eq!(flight.latest(), Some(start + Duration::from_secs(2)));
+        flight.settle(answer("loaded"));
+        assert_eq!(text(reader.outcome().await).unwrap(), "loaded");
     }
 
     #[tokio::test]

@@ -52,7 +52,7 @@ pub(crate) async fn fly(inner: Arc<Inner>, mut plan: Plan, flight: Flight, down:
     }
     let shard = Arc::clone(&plan.shard);
     let began = Instant::now();
-    let patience = inner.settings.load_timeout + inner.settings.lease_ttl;
+    let patience = inner.settings.load_timeout.saturating_add(inner.settings.lease_ttl);
     let (mut attempts, mut failed_elsewhere) = (0, false);
     while attempts < inner.settings.max_attempts && began.elapsed() < patience {
         if let Some(error) = inner.owed(&shard, &plan.key) {
@@ -88,7 +88,7 @@ pub(crate) async fn fly(inner: Arc<Inner>, mut plan: Plan, flight: Flight, down:
                 continue;
             }
             Ok(LeaseReply::Hit(entry)) => {
-                flight.early(asked, Outcome::Answer { entry, loaded: None });
+                flight.early(asked, stored(entry));
                 return flight.settle(Outcome::Retry);
             }
             Ok(LeaseReply::Granted { floor, .. }) => {
@@ -115,12 +115,12 @@ pub(crate) async fn fly(inner: Arc<Inner>, mut plan: Plan, flight: Flight, down:
         let (wake, unfilled_at) = wait(&plan, &flight, &mut waiter, (holder, asked), time).await;
         match wake {
             Wake::Filled(of, Some(entry)) if of == holder => {
-                plan.space.counters.wake_time.record(began.elapsed());
+                plan.space.counters.wake_time.record(asked.elapsed());
                 return answer_filled(&plan, &flight, unfilled_at, entry).await;
             }
             // The next lease call is answered with the entry. So is a notice of an earlier lease that arrived late:
             // what it carries may have been invalidated before this flight began.
-            Wake::Filled(..) => plan.space.counters.wake_time.record(began.elapsed()),
+            Wake::Filled(..) => plan.space.counters.wake_time.record(asked.elapsed()),
             Wake::Voided => attempts += 1,
             // Another process's failure may be its own; one load here tells, unless that took too long already.
             Wake::Failed(reason)
@@ -190,15 +190,20 @@ async fn wait(
 /// an invalidation since, and so share one more look at the ring shard.
 async fn answer_filled(plan: &Plan, flight: &Flight, unfilled_at: Instant, entry: Bytes) {
     let latest = flight.close();
-    let answer = Outcome::Answer { entry, loaded: None };
+    let answer = stored(entry);
     if latest.is_none_or(|latest| latest <= unfilled_at) {
         return flight.settle(answer);
     }
     flight.early(unfilled_at, answer);
     match plan.shard.get(&plan.key).await {
-        Ok(Some(entry)) => flight.settle(Outcome::Answer { entry, loaded: None }),
+        Ok(Some(entry)) => flight.settle(stored(entry)),
         Ok(None) | Err(_) => flight.settle(Outcome::Retry),
     }
+}
+
+/// The answer with an entry that was stored already.
+fn stored(entry: Bytes) -> Outcome {
+    Outcome::Answer { entry, loaded: None, newer: false }
 }
 
 /// The lease with the leave to load.
@@ -225,19 +230,29 @@ async fn load_and_fill(inner: &Inner, plan: &Plan, flight: &Flight, held: Held<'
         };
         let life = lifetime_of(plan, &load);
         let entry = entry_of(&load, life.soft_expiry_ms);
-        let answer = Outcome::Answer { entry: entry.clone(), loaded: Some(plan.loader.loads) };
+        let answer = |newer| Outcome::Answer { entry: entry.clone(), loaded: Some(plan.loader.loads), newer };
         // From here on reads look up for themselves: they may begin after an invalidation that voids this fill.
         latest = latest.max(flight.close());
         // The fill costs this process's readers nothing; it is on its way before a herd of them takes the processors.
-        let mut filling = pin!(fill(inner, plan, &mut lease, &load, (entry, life.ttl), proven));
+        let mut filling = pin!(fill(inner, plan, &mut lease, &load, (entry.clone(), life.ttl), proven));
         let filled = futures_util::poll!(&mut filling);
-        flight.early(began, answer.clone());
+        // A load that lags behind what the grant knew of is made again: its readers may have seen what it has not.
+        let lags = consistency == Consistency::AsUsual && floor > proven.max(load.encoded.version);
+        if !lags {
+            flight.early(began, answer(true));
+        }
         let filled = match filled {
             Poll::Ready(filled) => filled,
             Poll::Pending => filling.await,
         };
         match filled {
-            Ok(FillReply::Stored) => return flight.settle(answer),
+            Ok(FillReply::Stored) => {
+                // Where it lagged, the floor is gone since.
+                if lags {
+                    flight.early(began, answer(true));
+                }
+                return flight.settle(answer(false));
+            }
             Ok(FillReply::Below { floor }) if consistency == Consistency::AsUsual => {
                 consistency = Consistency::Strong;
                 proven = if plan.loader.told { floor } else { proven_by_load(floor) };
@@ -270,7 +285,7 @@ async fn answer_unleased(inner: &Inner, plan: &Plan, flight: &Flight, consistenc
             Ok(loaded) => loaded,
             Err(error) => return flight.settle(Outcome::Failed(error)),
         };
-        let answer = Outcome::Answer { entry: entry_of(&load, 0), loaded: Some(plan.loader.loads) };
+        let answer = Outcome::Answer { entry: entry_of(&load, 0), loaded: Some(plan.loader.loads), newer: true };
         if down {
             let entry = || entry_of(&load, lifetime_of(plan, &load).soft_expiry_ms);
             inner.local.after_load(&ticket, &plan.key, &plan.space, entry);

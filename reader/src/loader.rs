@@ -190,11 +190,8 @@ impl<F: FnOnce() -> Loader + Send> Lender for Lazy<F> {
         Self::force(self)
     }
 
-    fn stand_by(&self) {
-        if let Some(made) = Self::get(self) {
-            made.stand_by();
-        }
-    }
+    /// Nothing waits for a loader that is made for one read alone.
+    fn stand_by(&self) {}
 }
 
 async fn encoded<T, L, E, Fut>(

@@ -232,6 +232,23 @@ impl Local {
         kept.serves(SpaceId::of(space), store.now()).then_some(kept)
     }
 
+    /// The entry that may be served to a read whose ring shard and load fail.
+    #[cold]
+    pub(crate) fn on_error(&self, key: &CacheKey, space: &SpaceState, options: &ReadOptions) -> Option<Bytes> {
+        if space.settings.local == LocalTier::Off {
+            return None;
+        }
+        let store = self.store.as_ref()?;
+        store.get(key)?.on_error(space, options, store.now()).cloned()
+    }
+
+    /// Drops the copy of a key that was loaded past it: it may be older.
+    pub(crate) fn passed(&self, key: &CacheKey) {
+        if let Some(store) = &self.store {
+            store.invalidate(key);
+        }
+    }
+
     /// Drops the copy of a key that is loaded again, where nobody else tells of that.
     fn refreshed(&self, key: &CacheKey, space: &SpaceState) {
         if let (Some(store), LocalTier::Bounded(_)) = (&self.store, space.settings.local) {
@@ -284,7 +301,7 @@ impl Inner {
             None => space.counters.negatives.increment(1),
         }
         self.answered_first(key, space, refresh_before_ms);
-        Some(Found { value, refresh_before_ms, soft_expiry_ms: 0, status: CacheStatus::LocalHit })
+        Some(Found { value, refresh_before_ms, soft_expiry_ms: kept.soft_expiry_ms(), status: CacheStatus::LocalHit })
     }
 
     #[inline]
@@ -304,12 +321,18 @@ impl Inner {
         options: &ReadOptions,
         error: ShardError,
     ) -> Result<Found<T>, Miss> {
-        let LocalTier::Fallback(_) = space.settings.local else { return Err(Miss::Down(error)) };
-        let found = self.local.find(key, space).and_then(|kept| self.accept(&kept.entry, space, options).ok());
-        let Some(Found { value, .. }) = found else { return Err(Miss::Down(error)) };
-        space.counters.local_fallback_hits.increment(1);
-        // Loading again is what the ring shard's failure has to wait for.
-        Ok(Found { value, refresh_before_ms: 0, soft_expiry_ms: 0, status: CacheStatus::LocalHit })
+        let found = match space.settings.local {
+            LocalTier::Fallback(_) => self.local.find(key, space),
+            LocalTier::Off | LocalTier::Bounded(_) | LocalTier::Tracked(_) => None,
+        };
+        match found.and_then(|kept| self.accept(&kept.entry, space, options).ok()) {
+            Some(found) => {
+                space.counters.local_fallback_hits.increment(1);
+                // Loading again is what the ring shard's failure has to wait for.
+                Ok(Found { refresh_before_ms: 0, status: CacheStatus::LocalHit, ..found })
+            }
+            None => Err(Miss::Down { error, stale: self.local.on_error(key, space, options) }),
+        }
     }
 
     /// Drops this process's own copy of a key, and refuses those of reads and loads that are under way.

@@ -1,16 +1,17 @@
 //! Looking up: a hit is one plain `GET`; whatever is no usable entry is a miss that joins the key's flight.
 
 use std::any::TypeId;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use ringtide_core::clock::unix_ms;
+use ringtide_core::config;
 use ringtide_core::entry::{Codec, Compression, HEADER_LEN, Header, NotAnEntry, State};
 use ringtide_core::key::CacheKey;
 use ringtide_core::valkey::ShardError;
 use serde::de::DeserializeOwned;
-use tokio::sync::oneshot;
 use tracing::Instrument;
 
 use crate::cache::Inner;
@@ -71,7 +72,11 @@ pub(crate) enum Miss {
     },
     /// The caller wants it loaded in any case.
     Refused,
-    Down(ShardError),
+    /// Its ring shard does not answer; the entry in this process's memory where it may be served if the load fails.
+    Down {
+        error: ShardError,
+        stale: Option<Bytes>,
+    },
 }
 
 impl Miss {
@@ -85,15 +90,15 @@ impl Miss {
             Miss::Expired(_) => MissReason::Expired,
             Miss::Undecodable { .. } => MissReason::Undecodable,
             Miss::Refused => MissReason::Refused,
-            Miss::Down(_) => MissReason::Unavailable,
+            Miss::Down { .. } => MissReason::Unavailable,
         }
     }
 
     /// The entry that may be served if the load fails.
     fn stale(&self) -> Option<&Bytes> {
         match self {
-            Miss::Invalidated(entry) | Miss::Expired(entry) => entry.as_ref(),
-            Miss::Absent | Miss::NotAnEntry(_) | Miss::Undecodable { .. } | Miss::Refused | Miss::Down(_) => None,
+            Miss::Invalidated(entry) | Miss::Expired(entry) | Miss::Down { stale: entry, .. } => entry.as_ref(),
+            Miss::Absent | Miss::NotAnEntry(_) | Miss::Undecodable { .. } | Miss::Refused => None,
         }
     }
 }
@@ -105,16 +110,13 @@ pub(crate) struct Missed<'a> {
     pub(crate) options: &'a ReadOptions,
     pub(crate) deadline: Option<tokio::time::Instant>,
     pub(crate) loader: &'a mut dyn Lender,
+    /// The latest entry that it found of a value that may be served if its load fails.
+    stale: Option<Bytes>,
+    /// When it is served at the latest, beside the deadline.
+    soft: Option<tokio::time::Instant>,
 }
 
-/// How a read's wait for its flight ended.
-enum Waited {
-    Settled(Option<Outcome>),
-    Soft,
-    Late,
-}
-
-/// What follows for it.
+/// What follows for a read that has waited for its flight.
 enum Next<T> {
     Answered(Result<Found<T>, Error>),
     /// It joins another flight.
@@ -175,24 +177,28 @@ impl Inner {
         loader: impl FnOnce() -> Loader,
     ) -> Found<T> {
         if found.refresh_before_ms != 0 {
-            self.refresh_behind(key(), space, options, loader(), found.refresh_before_ms);
+            self.refresh_behind(key(), space, options, loader(), &found);
         }
         found
     }
 
     /// Loads a key again that was just served, unless somebody is at it.
-    pub(crate) fn refresh_behind(
+    pub(crate) fn refresh_behind<T>(
         self: &Arc<Self>,
         key: CacheKey,
         space: &Arc<SpaceState>,
         options: &ReadOptions,
         loader: Loader,
-        refresh_before_ms: u64,
+        served: &Found<T>,
     ) {
+        let refresh_before_ms = served.refresh_before_ms;
         if self.failures.shared(&key, Instant::now()).is_some() {
             return;
         }
-        let (_, Some(flight)) = self.flights.join(&key, Instant::now()) else { return };
+        let Some(flight) = self.flights.begin(&key, Instant::now()) else { return };
+        if served.status != CacheStatus::Stale {
+            space.counters.early.increment(1);
+        }
         tracing::debug!(key = %key, refresh_before_ms, "loading again behind a read");
         let plan = self.plan(key, space, options, loader, refresh_before_ms);
         self.spawn(lease::fly(self.clone(), plan, flight, None).in_current_span());
@@ -221,8 +227,8 @@ impl Inner {
 
     /// Answers a read that missed, from the key's flight.
     ///
-    /// A flight's answer that may be older than this read is not taken; the read looks up again and joins the next
-    /// flight, which began after it. So a key that is invalidated all the time cannot starve its readers.
+    /// A flight's answer that may lack what had been delivered when this read began is not taken; the read looks up again
+    /// and joins the next flight, which began after it. So a key that is invalidated all the time cannot starve its readers.
     ///
     /// A herd of readers waits here, so its future is small: what few of them need is boxed.
     pub(crate) async fn answer_miss<T: DeserializeOwned + 'static>(
@@ -231,35 +237,44 @@ impl Inner {
         mut miss: Miss,
     ) -> Result<Found<T>, Error> {
         let since = Instant::now();
+        missed.space.counters.misses.add(miss.reason());
         for attempt in 1..=self.settings.max_attempts {
             tracing::debug!(key = %missed.key, reason = ?miss.reason(), attempt, "cache miss");
-            let stale = miss.stale().cloned();
-            let waited = match self.join(missed, miss, since) {
-                Seat::Answered(outcome) => Waited::Settled(Some(outcome)),
-                Seat::Waiting(answered) => {
-                    let soft = stale.is_some().then(|| missed.options.soft_timeout_or(&self.settings)).flatten();
-                    match limit(soft, missed.deadline.filter(|_| stale.is_some())) {
-                        None => Waited::Settled(answered.await.ok()),
-                        Some((at, waited)) => Box::pin(wait(answered, at, waited)).await,
-                    }
-                }
+            if let Some(entry) = miss.stale() {
+                missed.keep(entry, &self.settings);
+            }
+            let outcome = match self.join(missed, miss, since) {
+                Seat::Answered(outcome) => Some(outcome),
+                Seat::Waiting(answered) if missed.limit().is_none() => answered.await.ok(),
+                Seat::Waiting(answered) => match Box::pin(missed.or_stale(answered)).await {
+                    Ok(outcome) => outcome.ok(),
+                    Err(found) => return Ok(found),
+                },
             };
-            miss = match self.conclude(missed, waited, stale.as_ref()) {
-                Next::Answered(answer) => return answer,
+            miss = match self.conclude(missed, outcome) {
+                Next::Answered(answer) => return self.passed_on(missed, answer),
                 Next::Miss(next) => next,
-                Next::LookAgain => match Box::pin(self.look_again(&missed.key, missed.space, missed.options)).await {
+                Next::LookAgain => match Box::pin(self.look_again(missed)).await {
                     Ok(found) => return Ok(found),
                     Err(next) => next,
                 },
             };
         }
-        Box::pin(self.load_past_the_cache(missed)).await
+        let answer = Box::pin(self.load_past_the_cache(missed)).await;
+        self.passed_on(missed, answer)
+    }
+
+    /// Hands an answer on; what this process keeps of the key in its memory is gone where the read did not want it.
+    fn passed_on<T>(&self, missed: &Missed<'_>, answer: Result<Found<T>, Error>) -> Result<Found<T>, Error> {
+        if missed.options.fresh && answer.is_ok() {
+            self.local.passed(&missed.key);
+        }
+        answer
     }
 
     /// Takes a seat in the key's flight, which is started where there is none.
     fn join(self: &Arc<Self>, missed: &mut Missed<'_>, miss: Miss, since: Instant) -> Seat {
         let Missed { key, space, options, loader, .. } = missed;
-        space.counters.misses.add(miss.reason());
         if let Some(error) = self.failures.shared(key, Instant::now()) {
             space.counters.shared_errors.increment(1);
             return Seat::Answered(Outcome::Failed(error));
@@ -278,7 +293,7 @@ impl Inner {
         };
         let mut plan = self.plan(key.clone(), space, options, loader.lend().clone(), refresh_before_ms);
         let down = match miss {
-            Miss::Down(error) => Some(error),
+            Miss::Down { error, .. } => Some(error),
             Miss::Undecodable { entry, .. } => {
                 plan.rejected = Some(entry);
                 None
@@ -289,20 +304,15 @@ impl Inner {
         seat
     }
 
-    /// What a read does that has waited: what may be served `stale` answers where its load failed or takes too long.
-    fn conclude<T: DeserializeOwned + 'static>(
-        &self,
-        missed: &Missed<'_>,
-        waited: Waited,
-        stale: Option<&Bytes>,
-    ) -> Next<T> {
+    /// What a read does that has waited; a stale value answers where its load failed.
+    fn conclude<T: DeserializeOwned + 'static>(&self, missed: &mut Missed<'_>, outcome: Option<Outcome>) -> Next<T> {
         let Missed { key, space, options, .. } = missed;
-        let (reason, failure) = match waited {
-            // What others stored may be of a load that began before this read.
-            Waited::Settled(Some(Outcome::Answer { loaded: None, .. })) if options.fresh => {
+        let failure = match outcome {
+            // What a load found that had begun before, or what others stored, may be older than what its caller asks for.
+            Some(Outcome::Answer { newer: false, .. } | Outcome::Retry) if options.fresh => {
                 return Next::Miss(Miss::Refused);
             }
-            Waited::Settled(Some(Outcome::Answer { entry, loaded })) => {
+            Some(Outcome::Answer { entry, loaded, .. }) => {
                 let just_loaded = loaded == Some(TypeId::of::<T>());
                 return match self.decode_answer(&entry, space, options, just_loaded) {
                     Ok(value) => Next::Answered(Ok(Found::past_the_cache(value, CacheStatus::Miss))),
@@ -312,36 +322,29 @@ impl Inner {
                     Err(next) => Next::Miss(next),
                 };
             }
-            Waited::Settled(Some(Outcome::Retry)) => return Next::LookAgain,
-            Waited::Settled(Some(Outcome::Failed(error))) => (StaleReason::Error, Some(error)),
-            Waited::Settled(None) => (StaleReason::Error, Some(Error::Closed { key: key.clone() })),
-            Waited::Soft => (StaleReason::SoftTimeout, None),
-            Waited::Late => (StaleReason::Deadline, None),
+            Some(Outcome::Retry) => return Next::LookAgain,
+            Some(Outcome::Failed(error)) => error,
+            None => Error::Closed { key: key.clone() },
         };
-        match (serve_stale(key, space, stale, reason), failure) {
-            (Some(found), _) => Next::Answered(Ok(found)),
-            (None, Some(error)) => Next::Answered(Err(error)),
-            // Nothing that may be served after all: the read waits for its load.
-            (None, None) => Next::Miss(Miss::Absent),
-        }
+        Next::Answered(missed.serve_stale(StaleReason::Error).ok_or(failure))
     }
 
-    /// Looks up once more; what a read has refused that was there, it takes that was stored since.
-    async fn look_again<T: DeserializeOwned>(
-        &self,
-        key: &CacheKey,
-        space: &SpaceState,
-        options: &ReadOptions,
-    ) -> Result<Found<T>, Miss> {
-        self.look(key, space, &ReadOptions { fresh: false, ..*options }).await
+    /// Looks up once more.
+    async fn look_again<T: DeserializeOwned>(&self, missed: &mut Missed<'_>) -> Result<Found<T>, Miss> {
+        let (key, space, options) = (missed.key.clone(), missed.space, missed.options);
+        missed.or_stale(self.look(&key, space, options)).await.unwrap_or_else(Ok)
     }
 
     /// Loads without a lease for a read whose every attempt was in vain; nothing is stored.
     async fn load_past_the_cache<T: DeserializeOwned>(&self, missed: &mut Missed<'_>) -> Result<Found<T>, Error> {
-        let Missed { key, space, options, loader, .. } = missed;
-        space.counters.uncached.increment(1);
-        let plan = self.plan(key.clone(), space, options, loader.lend().clone(), 0);
-        let (_, loaded) = load::unleased(self, &plan, Consistency::Strong).await?;
+        missed.space.counters.uncached.increment(1);
+        let loader = missed.loader.lend().clone();
+        let plan = self.plan(missed.key.clone(), missed.space, missed.options, loader, 0);
+        let loaded = match missed.or_stale(load::unleased(self, &plan, Consistency::Strong)).await {
+            Ok(Ok((_, loaded))) => loaded,
+            Ok(Err(error)) => return missed.serve_stale(StaleReason::Error).ok_or(error),
+            Err(found) => return Ok(found),
+        };
         match decode(&entry_of(&loaded, 0)) {
             Ok(value) => Ok(Found::past_the_cache(value, CacheStatus::Miss)),
             Err(Miss::Undecodable { source, .. }) => Err(undecodable(plan.key, source)),
@@ -405,10 +408,7 @@ pub(crate) fn judge(header: &Header, entry: &Bytes, space: &SpaceState, options:
     let now_ms = unix_ms();
     match (options.tolerance(&space.settings).judge(header, now_ms, fastrand::f64()), header.state) {
         (Freshness::Fresh, _) => Ok(0),
-        (Freshness::Early, _) => {
-            space.counters.early.increment(1);
-            Ok(header.soft_expiry_ms)
-        }
+        (Freshness::Early, _) => Ok(header.soft_expiry_ms),
         (Freshness::Revalidate, _) => {
             space.counters.stale.add(StaleReason::Revalidate);
             Ok(now_ms)
@@ -420,24 +420,59 @@ pub(crate) fn judge(header: &Header, entry: &Bytes, space: &SpaceState, options:
     }
 }
 
-/// When a read stops to wait for its flight, and how its wait has ended then.
-fn limit(soft: Option<Duration>, deadline: Option<tokio::time::Instant>) -> Option<(tokio::time::Instant, Waited)> {
-    let soft = soft.map(|after| tokio::time::Instant::now() + after);
-    let (at, waited) = match (soft, deadline) {
-        (None, None) => return None,
-        (Some(soft), Some(deadline)) if deadline <= soft => (deadline, Waited::Late),
-        (Some(soft), _) => (soft, Waited::Soft),
-        (None, Some(deadline)) => (deadline, Waited::Late),
-    };
-    // A little before the deadline, at which the whole read ends.
-    Some((at.checked_sub(Duration::from_millis(2)).unwrap_or(at), waited))
+impl<'a> Missed<'a> {
+    pub(crate) fn new(
+        key: CacheKey,
+        space: &'a Arc<SpaceState>,
+        options: &'a ReadOptions,
+        deadline: Option<tokio::time::Instant>,
+        loader: &'a mut dyn Lender,
+    ) -> Self {
+        Self { key, space, options, deadline, loader, stale: None, soft: None }
+    }
+
+    /// Keeps the entry of a value that may be served if its load fails, or takes longer than the read waits from now on.
+    fn keep(&mut self, entry: &Bytes, settings: &config::Reader) {
+        self.stale = Some(entry.clone());
+        self.soft = self.soft.or_else(|| from_now(self.options.soft_timeout_or(settings)?));
+    }
+
+    /// When the read stops to wait because a stale value may be served instead, and why.
+    fn limit(&self) -> Option<(tokio::time::Instant, StaleReason)> {
+        self.stale.as_ref()?;
+        let (at, reason) = match (self.soft, self.deadline) {
+            (None, None) => return None,
+            (Some(soft), Some(deadline)) if deadline <= soft => (deadline, StaleReason::Deadline),
+            (Some(soft), _) => (soft, StaleReason::SoftTimeout),
+            (None, Some(deadline)) => (deadline, StaleReason::Deadline),
+        };
+        // A little before the deadline, at which the whole read ends.
+        Some((at.checked_sub(Duration::from_millis(2)).unwrap_or(at), reason))
+    }
+
+    /// Waits for something, unless a stale value has to answer before.
+    async fn or_stale<T: DeserializeOwned, R>(&mut self, awaited: impl Future<Output = R>) -> Result<R, Found<T>> {
+        let mut awaited = pin!(awaited);
+        while let Some((at, reason)) = self.limit() {
+            if let Ok(done) = tokio::time::timeout_at(at, &mut awaited).await {
+                return Ok(done);
+            }
+            if let Some(found) = self.serve_stale(reason) {
+                return Err(found);
+            }
+        }
+        Ok(awaited.await)
+    }
+
+    /// Serves the value that is kept for serving stale; nothing where there is none that this type reads, from then on.
+    fn serve_stale<T: DeserializeOwned>(&mut self, reason: StaleReason) -> Option<Found<T>> {
+        serve_stale(&self.key, self.space, &self.stale.take()?, reason)
+    }
 }
 
-async fn wait(answered: oneshot::Receiver<Outcome>, at: tokio::time::Instant, waited: Waited) -> Waited {
-    match tokio::time::timeout_at(at, answered).await {
-        Ok(outcome) => Waited::Settled(outcome.ok()),
-        Err(_) => waited,
-    }
+/// When a time is over that begins now; nothing where that is beyond what clocks can tell.
+pub(crate) fn from_now(after: Duration) -> Option<tokio::time::Instant> {
+    tokio::time::Instant::now().checked_add(after)
 }
 
 fn undecodable(key: CacheKey, source: BoxError) -> Error {
@@ -457,10 +492,9 @@ pub(crate) fn decode<T: DeserializeOwned>(entry: &Bytes) -> Result<Option<T>, Mi
 fn serve_stale<T: DeserializeOwned>(
     key: &CacheKey,
     space: &SpaceState,
-    entry: Option<&Bytes>,
+    entry: &Bytes,
     reason: StaleReason,
 ) -> Option<Found<T>> {
-    let entry = entry?;
     let header = Header::parse(entry).ok()?;
     let value = match header.state {
         State::Value | State::Stale => read_payload(&header, entry).ok()??,

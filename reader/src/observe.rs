@@ -154,6 +154,13 @@ pub(crate) struct Answered {
     pub(crate) soft_expiry_ms: u64,
 }
 
+impl Answered {
+    /// How long the entry that answered is still fresh.
+    fn fresh_for(self) -> Option<Duration> {
+        (self.soft_expiry_ms > 0).then(|| Duration::from_millis(self.soft_expiry_ms.saturating_sub(unix_ms())))
+    }
+}
+
 impl Watcher {
     /// Begins to watch a read, where anybody wants to know.
     #[inline]
@@ -171,6 +178,20 @@ impl Watcher {
         Some(Watched { watcher: self, space, key: key.clone(), began: Instant::now(), span })
     }
 
+    /// Tells of a read that has ended.
+    fn read(&self, space: &str, key: &CacheKey, result: Result<Answered, &Error>, began: Instant) {
+        if let Some(observer) = &self.0 {
+            observer.read(&ReadEnd {
+                space,
+                key,
+                result: result.map(|answered| answered.status),
+                exists: result.is_ok_and(|answered| answered.exists),
+                fresh_for: result.ok().and_then(Answered::fresh_for),
+                took: began.elapsed(),
+            });
+        }
+    }
+
     /// Tells of a load that has ended.
     pub(crate) fn loaded(&self, space: &str, key: &CacheKey, error: Option<&Error>, took: Duration) {
         if let Some(observer) = &self.0 {
@@ -179,9 +200,17 @@ impl Watcher {
     }
 }
 
-/// How many keys of one read were answered in which way.
-#[derive(Clone, Copy, Default)]
-pub(crate) struct Tally([usize; STATUSES.len()]);
+/// How many keys of one read were answered in which way; the hook is told of each.
+pub(crate) struct Tally<'a> {
+    keys: [usize; STATUSES.len()],
+    hook: Option<Hook<'a>>,
+}
+
+struct Hook<'a> {
+    watcher: &'a Watcher,
+    space: &'a str,
+    began: Instant,
+}
 
 /// What a key may be answered with, in the order in which it is told; the last is for errors.
 const STATUSES: [&str; 5] =
@@ -190,24 +219,35 @@ const STATUSES: [&str; 5] =
 /// The status of a read that failed.
 const ERROR: &str = "error";
 
-impl Tally {
-    /// Counts a key's answer; `None` for an error.
+impl<'a> Tally<'a> {
+    /// Begins with nothing, as the read begins.
+    pub(crate) fn new(watcher: &'a Watcher, space: &'a str) -> Self {
+        let hook = watcher.0.is_some().then(|| Hook { watcher, space, began: Instant::now() });
+        Self { keys: [0; STATUSES.len()], hook }
+    }
+
+    /// Counts a key's answer, and tells the hook of it; `key` is only made where there is one.
     #[inline]
-    pub(crate) fn count(&mut self, status: Option<CacheStatus>) {
-        let at = match status {
-            Some(CacheStatus::Hit) => 0,
-            Some(CacheStatus::LocalHit) => 1,
-            Some(CacheStatus::Stale) => 2,
-            Some(CacheStatus::Miss) => 3,
-            None => 4,
+    pub(crate) fn count(&mut self, key: impl FnOnce() -> Option<CacheKey>, result: Result<Answered, &Error>) {
+        let at = match result.map(|answered| answered.status) {
+            Ok(CacheStatus::Hit) => 0,
+            Ok(CacheStatus::LocalHit) => 1,
+            Ok(CacheStatus::Stale) => 2,
+            Ok(CacheStatus::Miss) => 3,
+            Err(_) => 4,
         };
-        self.0[at] += 1;
+        self.keys[at] += 1;
+        if let Some(hook) = &self.hook
+            && let Some(key) = key()
+        {
+            hook.watcher.read(hook.space, &key, result, hook.began);
+        }
     }
 }
 
-impl fmt::Display for Tally {
+impl fmt::Display for Tally<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let told = STATUSES.iter().zip(self.0).filter(|(_, keys)| *keys > 0);
+        let told = STATUSES.iter().zip(self.keys).filter(|(_, keys)| *keys > 0);
         for (at, (status, keys)) in told.enumerate() {
             write!(f, "{}{status}={keys}", if at == 0 { "" } else { " " })?;
         }
@@ -233,27 +273,13 @@ impl Watched<'_> {
 
     /// Tells how the read ended.
     fn end(self, result: Result<Answered, &Error>) {
-        let fresh_for = result
-            .as_ref()
-            .ok()
-            .filter(|answered| answered.soft_expiry_ms > 0)
-            .map(|answered| Duration::from_millis(answered.soft_expiry_ms.saturating_sub(unix_ms())));
         match &result {
             Ok(answered) => self.span.record("cache_status", answered.status.name()),
             Err(_) => self.span.record("cache_status", ERROR),
         };
-        if let Some(left) = fresh_for {
+        if let Some(left) = result.ok().and_then(Answered::fresh_for) {
             self.span.record("cache_ttl_remaining_ms", u64::try_from(left.as_millis()).unwrap_or(u64::MAX));
         }
-        if let Some(observer) = &self.watcher.0 {
-            observer.read(&ReadEnd {
-                space: self.space,
-                key: &self.key,
-                result: result.map(|answered| answered.status),
-                exists: result.is_ok_and(|answered| answered.exists),
-                fresh_for,
-                took: self.began.elapsed(),
-            });
-        }
+        self.watcher.read(self.space, &self.key, result, self.began);
     }
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use ringtide_core::config::Reader;
-use ringtide_core::key::KeySpace;
+use ringtide_core::key::{Chosen, KeySpace};
 
 /// Settings for some reads, in place of those of their key space; see [`crate::Space::with`].
 ///
@@ -12,6 +12,8 @@ use ringtide_core::key::KeySpace;
 #[must_use]
 pub struct ReadOptions {
     pub(crate) ttl: Option<Duration>,
+    pub(crate) negative_ttl: Option<Duration>,
+    pub(crate) ttl_jitter: Option<f64>,
     pub(crate) stale_while_revalidate: Option<Duration>,
     pub(crate) stale_if_error: Option<Duration>,
     pub(crate) early_refresh: Option<f64>,
@@ -35,6 +37,8 @@ impl ReadOptions {
     pub const fn new() -> Self {
         Self {
             ttl: None,
+            negative_ttl: None,
+            ttl_jitter: None,
             stale_while_revalidate: None,
             stale_if_error: None,
             early_refresh: None,
@@ -44,9 +48,24 @@ impl ReadOptions {
         }
     }
 
-    /// Chooses how long an entry lives that these reads store; cut to the key space's own time to live.
+    /// Chooses how long an entry lives that these reads store, less the jitter; cut to the key space's own times to live. It
+    /// shortens the life of "does not exist" too, and never lengthens that.
     pub const fn ttl(mut self, ttl: Duration) -> Self {
         self.ttl = Some(ttl);
+        self
+    }
+
+    /// Chooses how long "does not exist" lives that these reads store, less the jitter; cut to the key space's own times to
+    /// live.
+    pub const fn negative_ttl(mut self, ttl: Duration) -> Self {
+        self.negative_ttl = Some(ttl);
+        self
+    }
+
+    /// Chooses by which share, at most, the life of an entry that these reads store is shortened at random, 0 to 1; what is no
+    /// number counts as 0.
+    pub const fn ttl_jitter(mut self, share: f64) -> Self {
+        self.ttl_jitter = Some(share);
         self
     }
 
@@ -62,14 +81,16 @@ impl ReadOptions {
         self
     }
 
-    /// Chooses how eagerly values are loaded again before their time to live is over; 0 for never.
+    /// Chooses how eagerly values are loaded again before their time to live is over; 0 for never, and so does what is below or
+    /// no number.
     pub const fn early_refresh(mut self, beta: f64) -> Self {
         self.early_refresh = Some(beta);
         self
     }
 
     /// Chooses how long a read may take altogether; then it ends with a stale value, where there is one that may be
-    /// served, or with [`crate::Error::DeadlineExceeded`]. The load goes on for others.
+    /// served, or with [`crate::Error::DeadlineExceeded`]. The load goes on for others. So long an invalidation takes at most,
+    /// too, which goes on as well.
     pub const fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);
         self
@@ -81,7 +102,7 @@ impl ReadOptions {
         self
     }
 
-    /// Loads in any case, and stores what was loaded.
+    /// Loads in any case, and stores what was loaded: the answer is of a load that began after the read, whatever is cached.
     pub const fn fresh(mut self) -> Self {
         self.fresh = true;
         self
@@ -109,6 +130,13 @@ impl ReadOptions {
             early_refresh: self.early_refresh_or(space),
             by_clock: self.uses_clock(space),
         }
+    }
+
+    /// How long an entry of these reads lives, beyond what a loader chooses.
+    pub(crate) fn lifetime(&self, space: &KeySpace, negative: bool) -> Chosen {
+        let shorter = self.ttl.filter(|ttl| *ttl < space.negative_ttl);
+        let ttl = if negative { self.negative_ttl.or(shorter) } else { self.ttl };
+        Chosen { exactly: None, ttl, jitter: self.ttl_jitter }
     }
 
     #[inline]

@@ -45,8 +45,8 @@ impl ReadShard {
         Self {
             channel,
             waiters: Arc::default(),
-            leased: Semaphore::new(settings.max_loads),
-            unleased: Semaphore::new(settings.max_fallback_loads),
+            leased: Semaphore::new(settings.max_loads.min(Semaphore::MAX_PERMITS)),
+            unleased: Semaphore::new(settings.max_fallback_loads.min(Semaphore::MAX_PERMITS)),
             budget: Budget::new(settings.retry_budget, Instant::now()),
             circuits: Circuits::new(&shard, settings),
             held_back: AtomicBool::new(false),

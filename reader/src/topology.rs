@@ -48,9 +48,10 @@ struct Coming {
 }
 
 impl Topology {
-    /// The ring that a cache begins with; `shards` are in its order.
-    pub(crate) fn new(history: RingHistory, shards: Box<[Arc<ReadShard>]>) -> Self {
-        Self { roster: Roster::new(history, shards, Vec::new()), coming: None }
+    /// The ring that a cache begins with at `now_ms` (unix ms), and what is left of earlier ones; `shards` stand for the
+    /// history's shards then, in their order.
+    pub(crate) fn beginning(history: RingHistory, shards: Vec<Arc<ReadShard>>, now_ms: u64) -> Self {
+        Self { roster: Roster::beginning(history, shards, now_ms), coming: None }
     }
 
     /// The ring that keys are placed by.

@@ -12,6 +12,7 @@ use ringtide_core::version::Version;
 use crate::cache::Cache;
 use crate::error::Error;
 use crate::key::{IntoKey, IntoKeyParts};
+use crate::options::ReadOptions;
 use crate::space::Space;
 
 /// What became of an invalidation, summed over its keys; while the ring changes, a key counts once for every ring shard
@@ -58,7 +59,7 @@ impl Cache {
     /// [`Error::Key`]. A ring shard that does not answer is none: the answer says what is still queued.
     pub async fn invalidate(&self, key: impl IntoKey) -> Result<Invalidated, Error> {
         let keys = vec![key.into_key()?];
-        Ok(self.inner.invalidate(&self.inner.raw, keys, Version::NONE).await)
+        Ok(self.inner.invalidate(&self.inner.raw, &ReadOptions::new(), keys, Version::NONE).await)
     }
 
     /// As [`Cache::invalidate`], for many keys at once, in batches for each ring shard.
@@ -67,7 +68,7 @@ impl Cache {
     /// [`Error::Key`]; then nothing was invalidated.
     pub async fn invalidate_many<K: IntoKey>(&self, keys: impl IntoIterator<Item = K>) -> Result<Invalidated, Error> {
         let keys = keys.into_iter().map(K::into_key).collect::<Result<Vec<_>, _>>()?;
-        Ok(self.inner.invalidate(&self.inner.raw, keys, Version::NONE).await)
+        Ok(self.inner.invalidate(&self.inner.raw, &ReadOptions::new(), keys, Version::NONE).await)
     }
 
     /// Waits until what this cache has begun in the background is done: fills, leases given back, values loaded again
@@ -86,8 +87,8 @@ impl<T> Space<T> {
     /// where the key space serves stale values on errors, and takes the lease of a load under way. To be called after the
     /// write.
     ///
-    /// A read of this process that begins after this has returned is never answered by a load that began before, and
-    /// where the answer [is done](Invalidated::is_done) neither is a read anywhere else; where loads may lag behind, what
+    /// It goes on where this future is dropped. A read of this process that begins after this has returned is never answered
+    /// by a load that began before, and where the answer [is done](Invalidated::is_done) neither is a read anywhere else; where loads may lag behind, what
     /// they return may be older still, so that the invalidation is repeated in the background after the settle time or
     /// the tombstone's.
     ///
@@ -106,7 +107,7 @@ impl<T> Space<T> {
     /// [`Error::Key`]. A ring shard that does not answer is none: the answer says what is still queued.
     pub async fn invalidate<'a>(&self, parts: impl IntoKeyParts<'a>) -> Result<Invalidated, Error> {
         let keys = vec![self.key(parts)?];
-        Ok(self.cache.inner.invalidate(&self.state, keys, Version::NONE).await)
+        Ok(self.cache.inner.invalidate(&self.state, &self.options, keys, Version::NONE).await)
     }
 
     /// As [`Space::invalidate`], for many keys at once, in batches for each ring shard.
@@ -118,7 +119,7 @@ impl<T> Space<T> {
         keys: impl IntoIterator<Item = P>,
     ) -> Result<Invalidated, Error> {
         let keys = keys.into_iter().map(|parts| self.key(parts)).collect::<Result<Vec<_>, _>>()?;
-        Ok(self.cache.inner.invalidate(&self.state, keys, Version::NONE).await)
+        Ok(self.cache.inner.invalidate(&self.state, &self.options, keys, Version::NONE).await)
     }
 
     /// As [`Space::invalidate`], for a write that gave the item's version attribute this number: an entry that is as new
@@ -135,6 +136,6 @@ impl<T> Space<T> {
         number: u128,
     ) -> Result<Invalidated, Error> {
         let keys = vec![self.key(parts)?];
-        Ok(self.cache.inner.invalidate(&self.state, keys, Version::from_number(number)).await)
+        Ok(self.cache.inner.invalidate(&self.state, &self.options, keys, Version::from_number(number)).await)
     }
 }

@@ -17,8 +17,9 @@ pub use load::environment;
 pub use secret::Secret;
 pub use validate::parse_duration;
 
+use crate::clock::unix_ms;
 use crate::key::KeySpace;
-use crate::ring::Membership;
+use crate::ring::{Membership, Ring, RingHistory};
 use crate::route::Route;
 
 /// A valid configuration.
@@ -282,6 +283,18 @@ impl Default for Reader {
 }
 
 impl Valkey {
+    /// Finds every setting that no connection can be made with.
+    #[must_use]
+    pub fn violations(&self) -> Vec<Violation> {
+        let time = "nothing can be answered in no time";
+        let rules = [
+            (!(1..=16).contains(&self.connections), "valkey.connections", "it is out of range", "use 1 to 16"),
+            (self.command_timeout.is_zero(), "valkey.command_timeout", time, "use 100ms or more"),
+            (self.connect_timeout.is_zero(), "valkey.connect_timeout", time, "use 1s or more"),
+        ];
+        violated(rules)
+    }
+
     /// Finds whether a ring is more than these settings reach: a cluster places keys itself, and so stands as the one shard of a
     /// ring.
     #[must_use]
@@ -311,20 +324,59 @@ impl Reader {
     /// Finds every setting that no reader can work with.
     #[must_use]
     pub fn violations(&self) -> Vec<Violation> {
+        let (loads, range) = (1..=100_000, "it is out of range");
         let short = "a lease shorter than 100ms expires while it is being extended";
         let rules = [
             (self.lease_ttl < Duration::from_millis(100), "reader.lease_ttl", short, "use 1s or more"),
             (self.load_timeout.is_zero(), "reader.load_timeout", "no load can end in no time", "use 1s or more"),
             (self.max_attempts == 0, "reader.max_attempts", "0 is out of range", "use at least 1"),
-            (self.max_fallback_loads == 0, "reader.max_fallback_loads", "0 is out of range", "use at least 1"),
-            (self.max_loads == 0, "reader.max_loads", "0 is out of range", "use at least 1"),
+            (!loads.contains(&self.max_fallback_loads), "reader.max_fallback_loads", range, "use 1 to 100000"),
+            (!loads.contains(&self.max_loads), "reader.max_loads", range, "use 1 to 100000"),
+            (
+                self.timeout == Some(Duration::ZERO),
+                "reader.timeout",
+                "no read can end in no time",
+                "leave it out for none",
+            ),
+            (
+                self.soft_timeout == Some(Duration::ZERO),
+                "reader.soft_timeout",
+                "no load can end in no time",
+                "use 1ms or more",
+            ),
+            (
+                self.breaker_pause.is_zero(),
+                "reader.breaker_pause",
+                "a breaker has to stay open for a while",
+                "use 1s or more",
+            ),
             (self.breaker_failures == 0, "reader.breaker_failures", "0 is out of range", "use at least 1"),
-            (!(0.0..=1.0).contains(&self.retry_budget), "reader.retry_budget", "it is out of range", "use 0 to 1"),
+            (!(0.0..=1.0).contains(&self.retry_budget), "reader.retry_budget", range, "use 0 to 1"),
             (self.watch.is_zero(), "reader.watch", "nothing can be looked at all the time", "use 1s or more"),
         ];
-        let violated = rules.into_iter().filter(|(bad, ..)| *bad);
-        violated.map(|(_, place, problem, remedy)| Violation::new(place, problem, remedy)).collect()
+        violated(rules)
     }
+}
+
+/// The violations of rules: whether each is broken, its place, the problem and the remedy.
+fn violated<'a>(rules: impl IntoIterator<Item = (bool, &'a str, &'a str, &'a str)>) -> Vec<Violation> {
+    let broken = rules.into_iter().filter(|(broken, ..)| *broken);
+    broken.map(|(_, place, problem, remedy)| Violation::new(place, problem, remedy)).collect()
+}
+
+/// Where keys live by a membership, and where `earlier` ones, oldest first, may have left them for `window_ms`.
+///
+/// # Errors
+/// Everything that keeps them from being a ring.
+pub fn ring_history(ring: &Membership, earlier: &[Membership], window_ms: u64) -> Result<RingHistory, Vec<Violation>> {
+    if earlier.is_empty() {
+        let ring = Ring::new(ring.clone());
+        let ring = ring.map_err(|errors| errors.into_iter().map(Violation::from).collect::<Vec<_>>())?;
+        return Ok(RingHistory::new(ring, window_ms));
+    }
+    let memberships = earlier.iter().chain([ring]).cloned();
+    RingHistory::restore(memberships, window_ms, unix_ms())
+        .map_err(|error| vec![Violation::new("ring.earlier", error.to_string(), "list them oldest first")])
 }
 
 impl Config {

@@ -7,7 +7,7 @@ use std::fmt;
 
 use smol_str::SmolStr;
 
-pub use space::{KeySpace, Lifetime, LocalTier, Mode};
+pub use space::{Chosen, KeySpace, Lifetime, LocalTier, Mode};
 pub use template::{KeyPart, Template, TemplateError, attribute_of_rendered};
 
 /// The longest key that is rendered, in bytes.

@@ -152,7 +152,7 @@ names! {
     describe_counter READER_LOCAL_FLUSHES = "ringtide_reader_local_flushes_total", Count, "How often all that was read from a ring shard was dropped from this process's memory, by ring shard and reason";
     describe_gauge READER_LOCAL_BYTES = "ringtide_reader_local_bytes", Bytes, "How much of this process's memory keeps what it has read";
     describe_counter READER_UNCACHED = "ringtide_reader_uncached_total", Count, "Values returned uncached after the last attempt, by key space";
-    describe_histogram READER_WAKE_TIME = "ringtide_reader_wake_seconds", Seconds, "How long waiters waited for another process's load";
+    describe_histogram READER_WAKE_TIME = "ringtide_reader_wake_seconds", Seconds, "How long waiters waited for another process's load, from their lease call on";
 }
 
 #[cfg(test)]

@@ -10,7 +10,6 @@ use futures_util::stream::FuturesUnordered;
 use ringtide_core::valkey::ShardError;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tokio::time::Instant;
 use tracing::Instrument;
 
 use super::answers::Batch;
@@ -19,7 +18,7 @@ use super::partition::{Lookup, Partition};
 use crate::cache::Inner;
 use crate::error::Error;
 use crate::key::IntoKeyParts;
-use crate::lookup::{Miss, Missed, read_entry};
+use crate::lookup::{Found, Miss, Missed, from_now, read_entry};
 use crate::observe::{self, Tally};
 use crate::space::Space;
 use crate::topology::Topology;
@@ -33,8 +32,9 @@ where
     for<'k> &'k K: IntoKeyParts<'k>,
     T: Serialize + DeserializeOwned + Send + 'static,
 {
-    let mut tally = Tally::default();
-    match observe::begin_many(&space.state.settings.name, keys.len()) {
+    let name = &space.state.settings.name;
+    let mut tally = Tally::new(&space.cache.inner.watcher, name);
+    match observe::begin_many(name, keys.len()) {
         None => read_each(space, keys, gathering, &mut tally).await,
         // Boxed, so that the future of a read that nobody watches stays small.
         Some(span) => {
@@ -49,7 +49,7 @@ async fn read_each<K, T>(
     space: &Space<T>,
     keys: Vec<K>,
     gathering: &Arc<Gathering<K, T>>,
-    tally: &mut Tally,
+    tally: &mut Tally<'_>,
 ) -> Batch<K, T>
 where
     K: Clone + Eq + Hash + Send + Sync + 'static,
@@ -58,7 +58,7 @@ where
 {
     let Space { cache, state, options, .. } = space;
     let inner = &cache.inner;
-    let timeout = options.timeout_or(&inner.settings).map(|after| (Instant::now() + after, after));
+    let timeout = options.timeout_or(&inner.settings).and_then(|after| Some((from_now(after)?, after)));
     let topology = inner.topology.load_full();
     let mut asked = Partition::new(keys.len(), topology.shards().len());
     let mut answers: Vec<(K, Option<Answer<T>>)> = Vec::with_capacity(keys.len());
@@ -66,7 +66,7 @@ where
         let answer = match space.key(&part) {
             Ok(key) => match inner.local_first(&key, state, options) {
                 Some(found) => {
-                    tally.count(Some(found.status));
+                    tally.count(|| Some(key.clone()), Ok(found.answered()));
                     let loader = || gathering.loader(inner, state, part.clone(), None);
                     Some(Ok(inner.serve(found, || key, state, options, loader).value))
                 }
@@ -77,7 +77,7 @@ where
                 }
             },
             Err(error) => {
-                tally.count(None);
+                tally.count(|| None, Err(&error));
                 Some(Err(error))
             }
         };
@@ -105,7 +105,7 @@ where
     let begin = |(place, part, key, miss)| {
         let mut loader = loader(part);
         async move {
-            let mut missed = Missed { key, space: state, options, deadline, loader: &mut loader };
+            let mut missed = Missed::new(key, state, options, deadline, &mut loader);
             (place, inner.answer_miss(&mut missed, miss).await)
         }
     };
@@ -134,12 +134,12 @@ where
                                     Some(_) => hits += u64::from(counted),
                                     None => negatives += u64::from(counted),
                                 }
-                                tally.count(Some(found.status));
+                                tally.count(|| Some(key.clone()), Ok(found.answered()));
                                 // What is left out is served once more, and loaded again by the next read.
                                 if found.refresh_before_ms != 0 && behind < AT_ONCE {
                                     behind += 1;
                                     let loader = loader(part.clone());
-                                    inner.refresh_behind(key.clone(), state, options, loader, found.refresh_before_ms);
+                                    inner.refresh_behind(key.clone(), state, options, loader, &found);
                                 }
                                 *answered = Some(Ok(found.value));
                             }
@@ -154,8 +154,9 @@ where
                     drop(expected);
                 }
                 Some((place, answer)) = missing.next(), if !missing.is_empty() => {
-                    tally.count(answer.as_ref().ok().map(|found| found.status));
-                    answers[place].1 = Some(answer.map(|found| found.value));
+                    let (part, answered) = &mut answers[place];
+                    tally.count(|| space.key(&*part).ok(), answer.as_ref().map(Found::answered));
+                    *answered = Some(answer.map(|found| found.value));
                     start_some(&mut misses, &mut missing, begin);
                 }
                 else => break,
@@ -169,13 +170,14 @@ where
     }
     // The answers stay where they are: an answer that may be missing takes no more room than one that may not.
     let mut late = |key: &K| {
-        tally.count(None);
         let key = space.key(key)?;
         state.counters.late.increment(1);
-        match timeout {
-            Some((_, after)) => Err(Error::DeadlineExceeded { key, after }),
-            None => Err(Error::Closed { key }),
-        }
+        let error = match timeout {
+            Some((_, after)) => Error::DeadlineExceeded { key: key.clone(), after },
+            None => Error::Closed { key: key.clone() },
+        };
+        tally.count(|| Some(key), Err(&error));
+        Err(error)
     };
     let answered = |(key, answer): (K, Option<_>)| {
         let answer = answer.unwrap_or_else(|| late(&key));

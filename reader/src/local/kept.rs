@@ -10,6 +10,7 @@ use ringtide_core::entry::{HEADER_LEN, Header, State};
 use serde::de::DeserializeOwned;
 
 use super::pulse::Beat;
+use crate::freshness::Freshness;
 use crate::lookup::{self, Miss};
 use crate::options::ReadOptions;
 use crate::space::SpaceState;
@@ -34,6 +35,8 @@ pub(crate) struct Kept {
     space: SpaceId,
     /// From when on it does not serve.
     until: Moment,
+    /// When it was read.
+    at: Moment,
     /// From when on a reader that has the same entry keeps it anew.
     renew: Moment,
     /// What is known of the connections it was read over, where these tell of its changes.
@@ -62,6 +65,7 @@ impl Kept {
             entry: entry.clone(),
             header,
             space: SpaceId::of(space),
+            at: now,
             until: now.saturating_add(nanos(left)),
             renew: now.saturating_add(nanos(half)),
             tracked,
@@ -75,6 +79,26 @@ impl Kept {
         self.space == space && now < self.until && self.tracked.as_ref().is_none_or(|beat| beat.is_good(now))
     }
 
+    /// The entry, where it may be served at `now` to a read of a key space whose load fails.
+    ///
+    /// Nothing may have told of a change since it was read. So it is served no longer than a value that was invalidated just
+    /// then would be kept for that by its ring shard, and no longer after its time than that would be.
+    pub(super) fn on_error(&self, space: &SpaceState, options: &ReadOptions, now: Moment) -> Option<&Bytes> {
+        let tolerance = options.tolerance(&space.settings);
+        let kept = nanos(Duration::from_millis(tolerance.error_ms));
+        let serves = self.space == SpaceId::of(space)
+            && self.header.state == State::Value
+            && now < self.at.saturating_add(kept)
+            && tolerance.judge(&self.header, unix_ms(), 1.0) != Freshness::Gone;
+        serves.then_some(&self.entry)
+    }
+
+    /// When the entry stops being fresh, in unix ms; 0 where it does not say.
+    #[inline]
+    pub(super) fn soft_expiry_ms(&self) -> u64 {
+        self.header.soft_expiry_ms
+    }
+
     /// Whether it holds an entry that was just read again, and not for long.
     #[inline]
     pub(super) fn is_recent(&self, space: SpaceId, entry: &Bytes, now: Moment) -> bool {
@@ -83,7 +107,7 @@ impl Kept {
         self.space == space && now < self.renew && same
     }
 
-    /// Whether it may be served, as [`crate::cache::Inner::judge`].
+    /// Whether it may be served, as [`lookup::judge`].
     #[inline]
     pub(super) fn judge(&self, space: &SpaceState, options: &ReadOptions) -> Result<u64, Miss> {
         lookup::judge(&self.header, &self.entry, space, options)

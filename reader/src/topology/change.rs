@@ -167,9 +167,14 @@ impl Inner {
         self.changes.at(&after);
         // What is still to be sent again goes where the name leads to now.
         joining.iter().for_each(|shard| self.retries.redirect(shard));
-        self.attend(prune(Arc::clone(self), Duration::from_millis(window_ms.saturating_add(1))));
+        self.prune_after(window_ms);
         let unflushed = joining.iter().filter(|shard| shard.usable().is_err());
         Ok(RingChange::Changed { unflushed: unflushed.map(|shard| shard.shard.name().clone()).collect() })
+    }
+
+    /// Lets go of the ring shards that have left, as soon as the time is over for which they may hold an entry.
+    pub(crate) fn prune_after(self: &Arc<Self>, window_ms: u64) {
+        self.attend(prune(Arc::clone(self), Duration::from_millis(window_ms.saturating_add(1))));
     }
 
     /// The prefixes of all key spaces, without those that another one covers and that of whole keys.

@@ -12,9 +12,11 @@ use ringtide_core::command::{Action, Command};
 use ringtide_core::key::CacheKey;
 use ringtide_core::valkey::{Applied, BATCH, ShardError};
 use ringtide_core::version::Version;
+use tracing::Instrument;
 
 use super::Invalidated;
 use crate::cache::Inner;
+use crate::options::ReadOptions;
 use crate::shard::ReadShard;
 use crate::space::SpaceState;
 use crate::topology::Topology;
@@ -27,9 +29,13 @@ type Lot = (Arc<ReadShard>, Vec<Command>);
 
 impl Inner {
     /// Invalidates keys of one key space, and sees to it that this is repeated where loads may lag.
+    ///
+    /// Goes on where its caller leaves. Where it takes longer than the caller's time-out, what is not answered yet counts as
+    /// to be sent again.
     pub(crate) async fn invalidate(
         self: &Arc<Self>,
         space: &Arc<SpaceState>,
+        options: &ReadOptions,
         keys: Vec<CacheKey>,
         version: Version,
     ) -> Invalidated {
@@ -37,9 +43,36 @@ impl Inner {
         let Some(first) = commands.first() else { return Invalidated::default() };
         // All of one key space and one kind, and so all are repeated or none.
         if let Some(after) = first.repeated_after() {
-            self.repeat(Arc::clone(space), commands.clone(), after);
+            self.repeat(Arc::clone(space), Arc::clone(&commands), after);
         }
-        self.deliver(space, commands).await
+        let (inner, of_task, sent) = (Arc::clone(self), Arc::clone(space), Arc::clone(&commands));
+        let delivering = self.work.spawn(async move { inner.deliver(&of_task, &sent).await }.in_current_span());
+        let answer = match options.timeout_or(&self.settings) {
+            None => delivering.await.ok(),
+            Some(after) => tokio::time::timeout(after, delivering).await.ok().and_then(Result::ok),
+        };
+        answer.unwrap_or_else(|| self.put_off(space, &commands))
+    }
+
+    /// Sees to it that no read of this process is answered by what an invalidation of these commands is still on its way to.
+    fn put_off(&self, space: &SpaceState, commands: &[Command]) -> Invalidated {
+        let mut queued = 0;
+        for (shard, commands) in lots(commands, &self.topology.load(), None) {
+            queued += commands.len() as u64;
+            self.send_again(&shard, commands);
+        }
+        tracing::warn!(space = %space.settings.name, keys = commands.len(), "invalidations take longer than their caller waits, they are sent again");
+        commands.iter().for_each(|command| self.forget(&command.key));
+        Invalidated { queued, ..Invalidated::default() }
+    }
+
+    fn send_again(&self, shard: &Arc<ReadShard>, commands: Vec<Command>) {
+        for command in commands {
+            let key = command.key.clone();
+            self.retries.invalidation(shard, command);
+            // What a flight finds out now may be stored, and yet be from before.
+            self.flights.part(&key);
+        }
     }
 
     /// Why a key may not be read from its ring shard, where that has yet to answer this process's own invalidation of it.
@@ -52,7 +85,7 @@ impl Inner {
     }
 
     /// Repeats commands `after` a while; at once where the cache ends before.
-    fn repeat(self: &Arc<Self>, space: Arc<SpaceState>, commands: Vec<Command>, after: Duration) {
+    fn repeat(self: &Arc<Self>, space: Arc<SpaceState>, commands: Arc<[Command]>, after: Duration) {
         let inner = Arc::clone(self);
         self.work.spawn(async move {
             if inner.ended.run_until_cancelled(tokio::time::sleep(after)).await.is_none() {
@@ -61,12 +94,12 @@ impl Inner {
                     "the cache ends before loads that lag behind a change are over, their keys are invalidated early"
                 );
             }
-            let repeated = inner.deliver(&space, commands).await;
+            let repeated = inner.deliver(&space, &commands).await;
             tracing::debug!(space = %space.settings.name, ?repeated, "invalidations repeated");
         });
     }
 
-    async fn deliver(self: &Arc<Self>, space: &SpaceState, commands: Vec<Command>) -> Invalidated {
+    async fn deliver(self: &Arc<Self>, space: &SpaceState, commands: &[Command]) -> Invalidated {
         let mut sum = Invalidated::default();
         let mut told: Option<Arc<Topology>> = None;
         loop {
@@ -74,7 +107,7 @@ impl Inner {
             if told.as_ref().is_some_and(|told| Arc::ptr_eq(told, &topology)) {
                 break;
             }
-            let lots = lots(&commands, &topology, told.as_deref());
+            let lots = lots(commands, &topology, told.as_deref());
             for answer in join_all(lots.iter().map(|lot| self.deliver_to(&topology, lot))).await {
                 sum += answer;
             }
@@ -114,12 +147,7 @@ impl Inner {
             return Invalidated { gone: count, ..sum };
         }
         tracing::warn!(ring_shard = %shard.shard.name(), keys = count, %error, "invalidations are not answered, they are sent again");
-        for command in left {
-            let key = command.key.clone();
-            self.retries.invalidation(shard, command);
-            // What a flight finds out now may be stored, and yet be from before.
-            self.flights.part(&key);
-        }
+        self.send_again(shard, left);
         Invalidated { queued: count, ..sum }
     }
 }
@@ -137,7 +165,7 @@ async fn deliver_batch<'a>(
     (batch, Some(answer))
 }
 
-fn commands(space: &SpaceState, mut keys: Vec<CacheKey>, version: Version) -> Vec<Command> {
+fn commands(space: &SpaceState, mut keys: Vec<CacheKey>, version: Version) -> Arc<[Command]> {
     keys.sort_unstable();
     keys.dedup();
     let action = Action::Invalidate { version };

@@ -4,15 +4,15 @@ use std::collections::HashMap;
 use std::fmt::Debug;
 use std::io;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use ringtide::{CacheStatus, LoadEnd, LocalTier, Observer, ReadEnd, ReadOptions, Space, SpaceSettings};
+use ringtide::{Cache, CacheStatus, LoadEnd, LocalTier, Observer, ReadEnd, ReadOptions, Space, SpaceSettings, config};
 use tracing::field::{Field, Visit};
 use tracing::span;
 use tracing_subscriber::Layer;
 use tracing_subscriber::layer::{Context, SubscriberExt as _};
 
-use super::support::{Counters, Server, builder, until};
+use super::support::{Counters, Origin, Server, builder, until};
 
 #[derive(Default)]
 struct Notes(Mutex<Vec<String>>);
@@ -64,10 +64,107 @@ async fn a_hook_hears_of_every_read_and_load_and_a_recorder_of_its_own_counts_th
     read(&items, "c", Err("the table is gone")).await;
     assert_eq!(notes.take(), ["load item item:c failed=true", "item item:c error exists=false fresh=false"]);
 
-    assert_eq!(counters.sum("ringtide_reader_hits_total", "item"), 2);
-    assert_eq!(counters.sum("ringtide_reader_local_hits_total", "item"), 1);
+    let load = |keys: Vec<String>| async move {
+        let found = keys.into_iter().filter(|key| key == "d").map(|key| (key, 4)).collect::<HashMap<_, _>>();
+        Ok::<_, io::Error>(found)
+    };
+    let long = "x".repeat(9000);
+    let keys = ["a", "d", "e", &long].map(str::to_owned);
+    assert_eq!(items.get_many(keys, load).await.into_found().count(), 2);
+    let mut told = notes.take();
+    told.sort();
+    let each = [
+        "item item:a local_hit exists=true fresh=true",
+        "item item:d miss exists=true fresh=false",
+        "item item:e miss exists=false fresh=false",
+        "load item item:d failed=false",
+        "load item item:e failed=false",
+    ];
+    assert_eq!(told, each, "each key of a read of many; what has no key is no read");
+    let shared = items.get_or_load_shared("a", || async { Err::<Option<u64>, _>(io::Error::other("not asked")) });
+    assert_eq!(shared.await.unwrap().as_deref(), Some(&1));
+    assert_eq!(notes.take(), ["item item:a local_hit exists=true fresh=true"]);
+
+    assert_eq!(counters.sum("ringtide_reader_hits_total", "item"), 4);
+    assert_eq!(counters.sum("ringtide_reader_local_hits_total", "item"), 3);
     assert_eq!(counters.sum("ringtide_reader_loads_total", "failed"), 1);
     assert!(counters.sum("ringtide_ring_shard_connects_total", "a") >= 1, "ring shards count elsewhere");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn gauges_and_histograms_tell_what_their_names_say() {
+    let mut server = Server::start().await;
+    let (told, holders, slow, origin) = (Counters::default(), Counters::default(), Origin::held(), Origin::held());
+    let reader = config::Reader { max_loads: 1, breaker_failures: 2, ..config::Reader::default() };
+    let item = || SpaceSettings::new("item", "item:{pk}").local(LocalTier::Fallback(Duration::from_secs(60)));
+    let build = builder(&server).command_timeout(Duration::from_millis(500)).reader(reader);
+    let cache = told.build(build.space(item())).await;
+    let holder = holders.build(builder(&server).space(item())).await;
+    let get = |cache: &Cache, key: &'static str, origin: &Origin| {
+        let (items, origin) = (cache.space::<u64>("item").unwrap(), origin.clone());
+        tokio::spawn(async move {
+            let load = move || {
+                let origin = origin.clone();
+                async move { Ok::<_, io::Error>(Some(origin.load().await as u64)) }
+            };
+            items.get_or_load(key, load).await.unwrap()
+        })
+    };
+    const LOAD: Duration = Duration::from_millis(300);
+    // A load that holds up another read's lease call, which then waits for another process for a short while.
+    let began = Instant::now();
+    let first = get(&cache, "a", &slow);
+    slow.begun().await;
+    let of_holder = get(&holder, "b", &origin);
+    origin.begun().await;
+    let waiter = get(&cache, "b", &slow);
+    until("the wait for leave", async || told.sum("ringtide_reader_loads_put_off_total", "") == 1).await;
+    tokio::time::sleep(LOAD).await;
+    slow.allow(1);
+    first.await.unwrap();
+    let first_took = began.elapsed();
+    let asked = Instant::now();
+    until("the wait for the holder", async || told.sum("ringtide_reader_leases_total", "wait") == 1).await;
+    origin.allow(1);
+    assert_eq!((of_holder.await.unwrap(), waiter.await.unwrap()), (Some(1), Some(1)));
+    let waited = asked.elapsed();
+    let only = |name: &str| match told.samples(name)[..] {
+        [seconds] => Duration::from_secs_f64(seconds),
+        ref several => panic!("{name}: {several:?}"),
+    };
+    let load = only("ringtide_reader_load_seconds");
+    assert!(load >= LOAD && load <= first_took, "{load:?}");
+    // The lease was asked for a moment before the first read's end was seen here.
+    let wake = only("ringtide_reader_wake_seconds");
+    assert!(
+        wake <= waited + LOAD / 2,
+        "{wake:?} of {waited:?}: what came before the lease call is not a wait for its holder"
+    );
+    assert_eq!(told.gauge("ringtide_reader_ring_epoch", ""), 1.0);
+
+    let pending = || told.gauge("ringtide_reader_retries_pending", "invalidation");
+    assert_eq!((told.gauge("ringtide_reader_breaker_state", "a"), pending()), (0.0, 0.0));
+    until("the gauge of what is kept", async || {
+        get(&cache, "a", &slow).await.unwrap();
+        told.gauge("ringtide_reader_local_bytes", "") > 0.0
+    })
+    .await;
+    server.kill();
+    let items = cache.space::<u64>("item").unwrap();
+    assert!(!items.invalidate("c").await.unwrap().is_done());
+    assert_eq!(pending(), 1.0);
+    slow.allow(100);
+    until("the open breaker", async || {
+        get(&cache, "d", &slow).await.unwrap();
+        told.gauge("ringtide_reader_breaker_state", "a") == 2.0
+    })
+    .await;
+    server.restart().await;
+    until("that all is well", async || {
+        get(&cache, "e", &slow).await.unwrap();
+        told.gauge("ringtide_reader_breaker_state", "a") == 0.0 && pending() == 0.0
+    })
+    .await;
 }
 
 /// The fields of closed spans, by their names.

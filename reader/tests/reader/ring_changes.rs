@@ -360,6 +360,34 @@ async fn a_shard_that_has_left_and_is_gone_keeps_no_invalidation_waiting() {
     .await;
 }
 
+#[tokio::test]
+async fn a_cache_that_begins_within_the_window_tells_the_earlier_owners_that_its_file_lists() {
+    let (a, b) = (Server::start().await, Server::start().await);
+    let (old, table) = (on(&ring(1, &[("a", &a)])).build().await.unwrap(), Table::new());
+    table.read_all(&old).await;
+    let earlier = |changed_at_ms: u64| {
+        let (a, b) = (a.address(), b.address());
+        let text = format!(
+            "[ring]\nepoch = 2\nchanged_at_ms = {changed_at_ms}\nshards = [{{ name = \"b\", address = \"{b}\" }}]\n\
+             [[ring.earlier]]\nepoch = 1\nshards = [{{ name = \"a\", address = \"{a}\" }}]\n\
+             [spaces.item]\nkey = \"item:{{pk}}\"\nttl = \"1h\"\n[valkey]\ncommand_timeout = \"10s\"\n"
+        );
+        Config::parse(&text, []).unwrap()
+    };
+    // Long over: nothing that the earlier owner holds is served any more.
+    let later = Cache::from_config(earlier(1)).await.unwrap();
+    (0..KEYS).for_each(|row| table.write(row, 1));
+    let invalidated = later.space::<u64>("item").unwrap().invalidate_many(0..KEYS).await.unwrap();
+    assert_eq!((invalidated.applied.dropped, invalidated.is_done()), (0, true), "{invalidated:?}");
+    assert_eq!(table.read_all(&old).await, vec![0; KEYS as usize], "who still reads by it is on its own");
+
+    let new = Cache::from_config(earlier(ringtide_core::clock::unix_ms())).await.unwrap();
+    let invalidated = new.space::<u64>("item").unwrap().invalidate_many(0..KEYS).await.unwrap();
+    assert_eq!((invalidated.applied.dropped, invalidated.is_done()), (KEYS, true), "{invalidated:?}");
+    assert_eq!(table.read_all(&old).await, vec![1; KEYS as usize]);
+    assert_eq!(table.read_all(&new).await, vec![1; KEYS as usize]);
+}
+
 fn write_file(path: &Path, ring: &str) {
     let rest = "[spaces.item]\nkey = \"item:{pk}\"\n[reader]\nwatch = \"20ms\"\n";
     // Replaced in one step, as editors and orchestrators do.

@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use std::io::Write as _;
 use std::time::Duration;
 
-use ringtide::{Cache, ConfigError, SpaceSettings};
+use ringtide::{Cache, ConfigError, SpaceSettings, config};
 
 use super::support::Server;
 
@@ -24,6 +24,40 @@ async fn every_wrong_setting_is_reported_at_once() {
     assert_eq!(
         places,
         ["spaces.product.key", "spaces.order.ttl_jitter", "spaces.order.ttl", "reader.lease_ttl", "ring"]
+    );
+}
+
+#[tokio::test]
+async fn settings_by_hand_are_held_to_the_bounds_of_a_file() {
+    let valkey = config::Valkey {
+        connections: 0,
+        command_timeout: Duration::ZERO,
+        connect_timeout: Duration::ZERO,
+        ..config::Valkey::default()
+    };
+    let reader = config::Reader {
+        max_loads: usize::MAX,
+        max_fallback_loads: 0,
+        timeout: Some(Duration::ZERO),
+        soft_timeout: Some(Duration::ZERO),
+        breaker_pause: Duration::ZERO,
+        ..config::Reader::default()
+    };
+    let error = Cache::builder().shard("a", "127.0.0.1:1").valkey(valkey).reader(reader).build().await.unwrap_err();
+    let ConfigError::Invalid { violations, .. } = &error else { panic!("{error}") };
+    let places: Vec<_> = violations.iter().map(|violation| violation.place.as_str()).collect();
+    assert_eq!(
+        places,
+        [
+            "reader.max_fallback_loads",
+            "reader.max_loads",
+            "reader.timeout",
+            "reader.soft_timeout",
+            "reader.breaker_pause",
+            "valkey.connections",
+            "valkey.command_timeout",
+            "valkey.connect_timeout",
+        ]
     );
 }
 

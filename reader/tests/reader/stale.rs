@@ -1,9 +1,10 @@
 //! Serving stale on purpose: past the time to live, where loads fail or take long, and never what has changed unless told.
 
+use std::collections::HashMap;
 use std::io;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use ringtide::{Cache, Error, Loaded, Mode, ReadOptions, Space, SpaceSettings, Version};
+use ringtide::{Cache, Error, Loaded, LocalTier, Mode, ReadOptions, Space, SpaceSettings, Version, config};
 use tokio::task::JoinHandle;
 
 use super::support::{Counters, LONG, Origin, Server, builder, invalidate, until};
@@ -199,12 +200,129 @@ async fn an_expensive_value_is_loaded_again_before_its_time_is_over() {
 }
 
 #[tokio::test]
+async fn however_many_reads_are_early_a_value_that_is_loaded_again_counts_once() {
+    let stage = Stage::with(|item| item.ttl(WINDOW)).await;
+    // Every read is early.
+    let eager = ReadOptions::new().early_refresh(1e12);
+    for _ in 0..50 {
+        assert_eq!(stage.read(eager).await.unwrap().unwrap(), Some(1));
+    }
+    stage.origin.begun().await;
+    assert_eq!(stage.counters.sum("ringtide_reader_early_refreshes_total", ""), 1);
+    assert_eq!(stage.origin.loads(), 2);
+}
+
+#[tokio::test]
 async fn a_fresh_read_loads_what_is_cached_and_replaces_it() {
     let stage = Stage::with(|item| item.ttl(WINDOW)).await;
     stage.origin.allow(1);
     assert_eq!(stage.read(ReadOptions::new().fresh()).await.unwrap().unwrap(), Some(2));
     until("the fill", async || stage.read(ReadOptions::new()).await.unwrap().unwrap() == Some(2)).await;
     assert_eq!(stage.origin.loads(), 2);
+}
+
+#[tokio::test]
+async fn a_fresh_read_is_not_answered_by_a_load_that_began_before_it() {
+    let stage = Stage::with(|item| item.ttl(WINDOW)).await;
+    stage.invalidate().await;
+    let earlier = stage.read(ReadOptions::new());
+    stage.origin.begun().await;
+    let fresh = stage.read(ReadOptions::new().fresh());
+    until("both in one flight", async || stage.counters.sum("ringtide_reader_joined_total", "") == 1).await;
+    stage.origin.allow(1);
+    assert_eq!(earlier.await.unwrap().unwrap(), Some(2));
+    stage.origin.begun().await;
+    stage.origin.allow(1);
+    assert_eq!(fresh.await.unwrap().unwrap(), Some(3));
+}
+
+#[tokio::test]
+async fn a_time_out_beyond_all_clocks_is_none() {
+    let server = Server::start().await;
+    let reader = config::Reader { load_timeout: Duration::MAX, ..config::Reader::default() };
+    let item = SpaceSettings::new("item", "item:{pk}").ttl(SHORT).ttl_jitter(0.0).stale_if_error(WINDOW);
+    let cache = builder(&server).reader(reader).space(item).build().await.unwrap();
+    let patient = ReadOptions::new().timeout(Duration::MAX).soft_timeout(Duration::MAX);
+    let items = cache.space::<usize>("item").unwrap().with(patient);
+    for round in 0..2 {
+        assert_eq!(
+            items.get_or_load("a", move || async move { Ok::<_, io::Error>(Some(round)) }).await.unwrap(),
+            Some(round)
+        );
+        cache.settled().await;
+        tokio::time::sleep(SHORT * 2).await;
+    }
+    let load = |keys: Vec<String>| async move {
+        Ok::<_, io::Error>(keys.into_iter().map(|key| (key, 7)).collect::<HashMap<_, _>>())
+    };
+    let many = items.get_many(["a".to_owned(), "b".to_owned()], load).await;
+    assert_eq!(many.into_values().unwrap(), [Some(7), Some(7)]);
+    assert!(items.invalidate("a").await.unwrap().is_done());
+}
+
+#[tokio::test]
+async fn a_stale_value_that_was_found_once_is_served_when_the_last_attempt_fails() {
+    let server = Server::start().await;
+    let (counters, origin) = (Counters::default(), Origin::held());
+    let reader = config::Reader { max_attempts: 1, ..config::Reader::default() };
+    let item = SpaceSettings::new("item", "item:{pk}").ttl(SHORT).ttl_jitter(0.0).stale_if_error(WINDOW);
+    let cache = counters.build(builder(&server).reader(reader).space(item)).await;
+    let items = cache.space("item").unwrap();
+    let stage = Stage { items, server, counters, origin, _cache: cache };
+    stage.origin.allow(1);
+    assert_eq!(stage.read(ReadOptions::new()).await.unwrap().unwrap(), Some(1));
+    stage.origin.begun().await;
+    until("the fill", async || stage.server.exists("item:a").await).await;
+    tokio::time::sleep(SHORT * 2).await;
+    let first = stage.read(ReadOptions::new());
+    stage.origin.begun().await;
+    let late = stage.read_or(ReadOptions::new(), fails);
+    until("both in one flight", async || stage.counters.sum("ringtide_reader_joined_total", "") == 1).await;
+    // The fill is refused, so that who came late has to try again, and may not.
+    stage.invalidate().await;
+    stage.origin.allow(1);
+    assert_eq!(first.await.unwrap().unwrap(), Some(2));
+    stage.origin.begun().await;
+    stage.origin.allow(1);
+    assert_eq!(late.await.unwrap().unwrap(), Some(1));
+    assert_eq!((stage.stale("error"), stage.counters.sum("ringtide_reader_uncached_total", "")), (1, 1));
+    assert_eq!(stage.counters.sum("ringtide_reader_misses_total", ""), 3, "a read misses once, however often it tries");
+}
+
+#[tokio::test]
+async fn where_the_ring_shard_fails_too_the_value_in_memory_is_served_for_the_window() {
+    const KEPT: Duration = Duration::from_millis(1500);
+    for tier in [LocalTier::Fallback(SHORT), LocalTier::Bounded(SHORT), LocalTier::Tracked(SHORT), LocalTier::Off] {
+        let mut stage = Stage::with(|item| item.ttl(WINDOW).local(tier).stale_if_error(KEPT)).await;
+        // Kept in memory by a read that finds it.
+        let read = Instant::now();
+        assert_eq!(stage.read(ReadOptions::new()).await.unwrap().unwrap(), Some(1));
+        let found = Instant::now();
+        stage.server.kill();
+        stage.origin.allow(1_000_000);
+        tokio::time::sleep(SHORT * 2).await;
+        let strict = ReadOptions::new().stale_if_error(Duration::ZERO);
+        let error = stage.read_or(strict, fails).await.unwrap().unwrap_err();
+        assert!(matches!(error, Error::LoadFailed { .. }), "{error}");
+        if tier == LocalTier::Off {
+            assert!(stage.read_or(ReadOptions::new(), fails).await.unwrap().is_err(), "nothing is kept");
+            continue;
+        }
+        let mut served = 0;
+        until("the window's end", async || {
+            let asked = read.elapsed();
+            let answer = stage.read_or(ReadOptions::new(), fails).await.unwrap();
+            if let Ok(value) = &answer {
+                assert!(asked < KEPT + (found - read), "{tier:?}: served {asked:?} later");
+                assert_eq!(*value, Some(1));
+                served += 1;
+            }
+            answer.is_err()
+        })
+        .await;
+        assert!(read.elapsed() >= KEPT && served > 0, "{tier:?}: served {served} times");
+        assert_eq!(stage.stale("error"), served);
+    }
 }
 
 #[tokio::test]
@@ -221,7 +339,32 @@ async fn times_to_live_are_the_loaders_then_the_reads_then_the_spaces() {
     items.get_or_load("absent", || async { Ok::<_, io::Error>(None::<usize>) }).await.unwrap();
     let forever = || async { Ok::<_, io::Error>(Loaded::new(Some(1_usize)).ttl(Duration::MAX)) };
     items.get_or_load("cut", forever).await.unwrap();
-    for (key, seconds) in [("chosen", 100), ("own", 500), ("usual", 1000), ("absent", 20), ("cut", 1000)] {
+    let absent = || async { Ok::<_, io::Error>(None::<usize>) };
+    own.get_or_load("own absent", absent).await.unwrap();
+    let brief = items.with(ReadOptions::new().ttl(Duration::from_secs(10)));
+    brief.get_or_load("brief absent", absent).await.unwrap();
+    let long = items.with(ReadOptions::new().negative_ttl(Duration::from_secs(200)));
+    long.get_or_load("long absent", absent).await.unwrap();
+    long.get_or_load("of long", || async { Ok::<_, io::Error>(Some(1)) }).await.unwrap();
+    let early = items.with(ReadOptions::new().ttl(Duration::from_secs(600)).ttl_jitter(1.0));
+    let times = 100;
+    for key in 0..times {
+        early.get_or_load(format!("early {key}"), || async { Ok::<_, io::Error>(Some(1)) }).await.unwrap();
+    }
+    cache.settled().await;
+    let mut lives = Vec::new();
+    for key in 0..times {
+        let pttl =
+            redis::cmd("PTTL").arg(format!("item:early {key}")).query_async(&mut server.connection().await).await;
+        lives.push(pttl.unwrap());
+    }
+    // Uniform over ten minutes; an entry may be over by now.
+    lives.sort_unstable();
+    let (early, late): (i64, i64) = (lives[times / 4], lives[times * 3 / 4]);
+    assert!((50_000..270_000).contains(&early) && (330_000..550_000).contains(&late), "{early} ms, {late} ms");
+    let absences = [("absent", 20), ("own absent", 20), ("brief absent", 10), ("long absent", 200), ("of long", 1000)];
+    let values = [("chosen", 100), ("own", 500), ("usual", 1000), ("cut", 1000)];
+    for (key, seconds) in values.into_iter().chain(absences) {
         let name = format!("item:{key}");
         until("the fill", async || server.exists(&name).await).await;
         let mut connection = server.connection().await;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use ringtide::{Applied, Cache, CacheBuilder, Loaded, LocalTier, Mode, SpaceSettings};
+use ringtide::{Applied, Cache, CacheBuilder, Loaded, LocalTier, Mode, ReadOptions, Space, SpaceSettings};
 
 use super::support::{Counters, LONG, Origin, Server, builder, cache, until};
 
@@ -195,6 +195,58 @@ async fn a_cache_that_is_closed_repeats_its_invalidations_at_once() {
     until("the fill", async || server.exists("item:1").await).await;
     tokio::time::timeout(LONG, cache.close()).await.unwrap();
     assert!(!server.exists("item:1").await);
+}
+
+/// A cache of 4,000 entries, whose invalidation takes many calls.
+async fn with_many(server: &Server) -> (Cache, Space<u64>) {
+    let cache = with_space(server, Mode::Plain).build().await.unwrap();
+    let items = cache.space::<u64>("item").unwrap();
+    let load = |keys: Vec<u64>| async move {
+        Ok::<_, Infallible>(keys.into_iter().map(|key| (key, 1)).collect::<HashMap<_, _>>())
+    };
+    assert_eq!(items.get_many(0..MANY, load).await.into_found().count() as u64, MANY);
+    cache.settled().await;
+    (cache, items)
+}
+
+const MANY: u64 = 4000;
+
+async fn entries(server: &Server) -> usize {
+    let keys: Vec<String> = redis::cmd("KEYS").arg("item:*").query_async(&mut server.connection().await).await.unwrap();
+    keys.len()
+}
+
+#[tokio::test]
+async fn an_invalidation_whose_caller_left_goes_on() {
+    let server = Server::start().await;
+    let (cache, items) = with_many(&server).await;
+    assert_eq!(entries(&server).await as u64, MANY);
+    server.freeze();
+    let left = tokio::time::timeout(Duration::from_millis(50), items.invalidate_many(0..MANY)).await;
+    assert!(left.is_err(), "the caller had an answer");
+    server.thaw();
+    tokio::time::timeout(LONG, cache.settled()).await.unwrap();
+    assert_eq!(entries(&server).await, 0);
+}
+
+#[tokio::test]
+async fn an_invalidation_ends_with_its_callers_time_and_is_owed_from_then_on() {
+    let server = Server::start().await;
+    let (cache, items) = with_many(&server).await;
+    server.freeze();
+    let hurried = items.with(ReadOptions::new().timeout(Duration::from_millis(50)));
+    let began = Instant::now();
+    let invalidated = hurried.invalidate_many(0..MANY).await.unwrap();
+    assert!(began.elapsed() < LONG / 2, "{:?}", began.elapsed());
+    assert_eq!((invalidated.queued, invalidated.is_done()), (MANY, false));
+    for key in [0, MANY - 1] {
+        let read = items.get_or_load(key, || async { Ok::<_, Infallible>(Some(2)) });
+        let read = tokio::time::timeout(LONG / 2, read).await.expect("it is loaded past the ring shard");
+        assert_eq!(read.unwrap(), Some(2), "the ring shard holds the old value");
+    }
+    server.thaw();
+    tokio::time::timeout(LONG, cache.settled()).await.unwrap();
+    assert_eq!(entries(&server).await, 0);
 }
 
 #[tokio::test]

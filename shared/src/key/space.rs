@@ -70,6 +70,17 @@ pub struct Lifetime {
     pub soft_expiry_ms: u64,
 }
 
+/// What is chosen of an entry's life in place of its key space's settings.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Chosen {
+    /// How long it is fresh, without any jitter.
+    pub exactly: Option<Duration>,
+    /// How long it is fresh, less the jitter.
+    pub ttl: Option<Duration>,
+    /// The jitter: the share, 0 to 1, by which its time is shortened at most; what is no number counts as 0.
+    pub jitter: Option<f64>,
+}
+
 /// Keys of one template, and how their entries live.
 #[derive(Clone, Debug, PartialEq)]
 pub struct KeySpace {
@@ -184,20 +195,21 @@ impl KeySpace {
         self.ttl.saturating_add(kept).max(self.negative_ttl)
     }
 
-    /// How long an entry lives that is written at `now_ms` (unix ms): the key space's time to live, shortened by
-    /// `random`, uniform in 0 to 1, or the one that was chosen for it.
+    /// How long an entry lives that is written at `now_ms` (unix ms): the key space's time to live, or what was chosen for
+    /// it, shortened by `random`, uniform in 0 to 1.
     ///
     /// What is chosen is cut to the key space's own time: for so long are an entry's earlier owners remembered when the
     /// ring changes.
     #[must_use]
-    pub fn lifetime(&self, chosen: Option<Duration>, negative: bool, now_ms: u64, random: f64) -> Lifetime {
+    pub fn lifetime(&self, chosen: Chosen, negative: bool, now_ms: u64, random: f64) -> Lifetime {
+        let longest = self.ttl.max(self.negative_ttl);
         let jittered = || {
-            let ttl = if negative { self.negative_ttl } else { self.ttl };
-            ttl.mul_f64(1.0 - self.ttl_jitter.clamp(0.0, 1.0) * random.clamp(0.0, 1.0))
+            let ttl = chosen.ttl.unwrap_or(if negative { self.negative_ttl } else { self.ttl }).min(longest);
+            let jitter = chosen.jitter.unwrap_or(self.ttl_jitter);
+            let jitter = if jitter.is_nan() { 0.0 } else { jitter.clamp(0.0, 1.0) };
+            ttl.mul_f64(1.0 - jitter * random.clamp(0.0, 1.0))
         };
-        let fresh = chosen
-            .map_or_else(jittered, |chosen| chosen.min(self.ttl.max(self.negative_ttl)))
-            .max(Duration::from_millis(1));
+        let fresh = chosen.exactly.unwrap_or_else(jittered).min(longest).max(Duration::from_millis(1));
         let fresh_ms = u64::try_from(fresh.as_millis()).unwrap_or(u64::MAX);
         // "Does not exist" costs little to ask for again, and is never served past its time.
         let kept = if negative { Duration::ZERO } else { self.stale_while_revalidate.max(self.stale_if_error) };
@@ -217,10 +229,22 @@ mod tests {
             ..KeySpace::new("product", Template::parse("product:{pk}").unwrap())
         };
         let of = |ttl| Lifetime { ttl, soft_expiry_ms: 7 + u64::try_from(ttl.as_millis()).unwrap() };
-        assert_eq!(space.lifetime(None, false, 7, 0.0), of(Duration::from_secs(100)));
-        assert_eq!(space.lifetime(None, false, 7, 1.0), of(Duration::from_secs(90)));
-        assert_eq!(space.lifetime(None, true, 7, 1.0), of(Duration::from_millis(1)));
-        assert_eq!(space.lifetime(Some(Duration::from_secs(5)), false, 7, 1.0), of(Duration::from_secs(5)));
+        let of_space = Chosen::default();
+        assert_eq!(space.lifetime(of_space, false, 7, 0.0), of(Duration::from_secs(100)));
+        assert_eq!(space.lifetime(of_space, false, 7, 1.0), of(Duration::from_secs(90)));
+        assert_eq!(space.lifetime(of_space, true, 7, 1.0), of(Duration::from_millis(1)));
+        let exactly = Chosen { exactly: Some(Duration::from_secs(5)), ..of_space };
+        assert_eq!(space.lifetime(exactly, false, 7, 1.0), of(Duration::from_secs(5)));
+        let about = Chosen { ttl: Some(Duration::from_secs(10)), ..of_space };
+        assert_eq!(space.lifetime(about, false, 7, 1.0), of(Duration::from_secs(9)));
+        let half = Chosen { jitter: Some(0.5), ..about };
+        assert_eq!(space.lifetime(half, false, 7, 1.0), of(Duration::from_secs(5)));
+        for jitter in [f64::NAN, -1.0] {
+            let none = Chosen { jitter: Some(jitter), ..about };
+            assert_eq!(space.lifetime(none, false, 7, 1.0), of(Duration::from_secs(10)), "{jitter} is none");
+        }
+        let long = Chosen { ttl: Some(Duration::MAX), ..of_space };
+        assert_eq!(space.lifetime(long, false, 7, 0.0), of(Duration::from_secs(100)));
     }
 
     #[test]
@@ -231,8 +255,8 @@ mod tests {
             stale_if_error: Duration::from_secs(60),
             ..KeySpace::new("product", Template::parse("product:{pk}").unwrap())
         };
-        let value = space.lifetime(None, false, 0, 0.5);
+        let value = space.lifetime(Chosen::default(), false, 0, 0.5);
         assert_eq!(value, Lifetime { ttl: Duration::from_secs(3660), soft_expiry_ms: 3_600_000 });
-        assert_eq!(space.lifetime(None, true, 0, 0.5).ttl, Duration::from_secs(60));
+        assert_eq!(space.lifetime(Chosen::default(), true, 0, 0.5).ttl, Duration::from_secs(60));
     }
 }

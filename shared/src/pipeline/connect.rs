@@ -8,7 +8,7 @@ use super::shard::RingShard;
 use crate::clock::unix_ms;
 use crate::config::{self, Config, ParkTarget, Violation};
 use crate::park::{DirectoryPark, ParkStore};
-use crate::ring::{Membership, Ring, RingHistory, ShardName, ShardSpec};
+use crate::ring::{Membership, RingHistory, ShardName, ShardSpec};
 use crate::route::Router;
 use crate::valkey::{ConnectError, Credentials, Shard};
 use crate::watch::{RingChangeError, Source};
@@ -125,15 +125,7 @@ impl Pipeline {
 /// # Errors
 /// Everything that keeps them from being a ring.
 pub fn ring_of(config: &Config) -> Result<RingHistory, Vec<Violation>> {
-    let window_ms = config.ring_window_ms();
-    if config.earlier_rings.is_empty() {
-        let ring = Ring::new(config.ring.clone());
-        let ring = ring.map_err(|errors| errors.into_iter().map(Violation::from).collect::<Vec<_>>())?;
-        return Ok(RingHistory::new(ring, window_ms));
-    }
-    let memberships = config.earlier_rings.iter().chain([&config.ring]).cloned();
-    RingHistory::restore(memberships, window_ms, unix_ms())
-        .map_err(|error| vec![Violation::new("ring.earlier", error.to_string(), "list them oldest first")])
+    config::ring_history(&config.ring, &config.earlier_rings, config.ring_window_ms())
 }
 
 /// Begins to connect to every ring shard of a configuration, for those who need no pipeline: the ring's own in the order of

@@ -23,7 +23,7 @@ use crate::key::KeySpace;
 use crate::metrics as names;
 use crate::park::ParkStore;
 use crate::record::{ChangeRecord, UnreadableRecord};
-use crate::ring::{Former, RingHistory, Roster, ShardName};
+use crate::ring::{RingHistory, Roster, ShardName};
 use crate::route::Router;
 
 /// The pipeline of one process, cheap to clone.
@@ -118,19 +118,13 @@ impl Pipeline {
             }
             queue
         };
-        let members = ring.current().shards().iter().map(|spec| queue(&spec.name)).collect();
-        let earlier = ring.shards(now_ms).into_iter().filter(|spec| ring.current().find(&spec.name).is_none());
-        let until_ms = now_ms.saturating_add(ring.kept_ms(now_ms));
-        let former: Vec<_> = earlier
-            .map(|spec| {
-                let (name, address) = (spec.name.clone(), spec.address.clone());
-                Former { member: queue(&name), name, address, until_ms }
-            })
-            .collect();
-        let (epoch, prunes) = (ring.current().membership().epoch, !former.is_empty());
+        let kept_ms = ring.kept_ms(now_ms);
+        let queues = ring.shards(now_ms).into_iter().map(|spec| queue(&spec.name)).collect();
+        let roster = Roster::beginning(ring, queues, now_ms);
+        let (epoch, prunes) = (roster.ring().membership().epoch, !roster.former().is_empty());
         let inner = Arc::new(Inner {
             router,
-            roster: ArcSwap::from_pointee(Roster::new(ring, members, former)),
+            roster: ArcSwap::from_pointee(roster),
             turn: Mutex::new(()),
             taken: watch::Sender::new(epoch),
             looks: watch::Sender::new(0),
@@ -144,7 +138,7 @@ impl Pipeline {
         metrics::gauge!(names::DELIVERY_RING_EPOCH).set(epoch as f64);
         started.into_iter().for_each(|(queue, shard)| inner.attend(&queue, shard));
         if prunes {
-            inner.prune_after(until_ms.saturating_sub(now_ms));
+            inner.prune_after(kept_ms);
         }
         Self { inner }
     }

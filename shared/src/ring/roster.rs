@@ -34,6 +34,20 @@ impl<M: Clone> Roster<M> {
         Self { history, members, former }
     }
 
+    /// What a process begins with at `now_ms` (unix ms); `all` stand for the history's shards then
+    /// ([`RingHistory::shards`]), in their order.
+    #[must_use]
+    pub fn beginning(history: RingHistory, mut all: Vec<M>, now_ms: u64) -> Self {
+        let former = all.split_off(history.current().shards().len().min(all.len()));
+        let until_ms = now_ms.saturating_add(history.kept_ms(now_ms));
+        let left = history.shards(now_ms).into_iter().skip(all.len());
+        let former = left
+            .zip(former)
+            .map(|(spec, member)| Former { name: spec.name.clone(), address: spec.address.clone(), member, until_ms })
+            .collect();
+        Self { history, members: all.into(), former }
+    }
+
     /// The memberships.
     #[must_use]
     pub fn history(&self) -> &RingHistory {

@@ -13,7 +13,7 @@ use super::script::{self, Script};
 use crate::clock::unix_ms;
 use crate::command::{Command, Image};
 use crate::entry::{Codec, Entry, Header, State};
-use crate::key::{KeySpace, Mode};
+use crate::key::{Chosen, KeySpace, Mode};
 use crate::version::Version;
 
 /// The longest refreshed entry, in bytes, that travels in the notices to waiters.
@@ -125,7 +125,7 @@ pub fn image_entry(image: &Image, space: &KeySpace, version: Version) -> (Bytes,
         Image::Json(json) => (Header::value(Codec::Json), json.clone()),
         Image::Deleted => (Header::negative(), Bytes::new()),
     };
-    let life = space.lifetime(None, header.state == State::Negative, unix_ms(), fastrand::f64());
+    let life = space.lifetime(Chosen::default(), header.state == State::Negative, unix_ms(), fastrand::f64());
     let header = Header { version, floor: version, soft_expiry_ms: life.soft_expiry_ms, ..header };
     (Entry { header, payload }.to_bytes(), life.ttl)
 }

@@ -75,7 +75,8 @@ pub(super) async fn load<K, T>(
     let later = later.into_iter().map(|call| async {
         let Some((shard, cap)) = call.waits_for.and_then(|at| caps.get(at)) else { return };
         space.counters.put_off.increment(call.keys.len() as u64);
-        match tokio::time::timeout(limit, cap.of(shard).acquire()).await {
+        // The time of these loads runs already: what is left of it is the loader's.
+        match tokio::time::timeout(limit / 2, cap.of(shard).acquire()).await {
             Ok(Ok(_permit)) => make(loader, space, limit, call).await,
             Ok(Err(_)) | Err(_) => call.fail(&Failure::Overloaded(cap.name())),
         }

@@ -59,6 +59,27 @@ async fn loads_on_behalf_of_a_shard_that_is_down_are_counted_by_the_call() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_call_that_is_put_off_for_too_long_fails_with_the_limits_name_and_is_not_made() {
+    let stage = Stage::built(1, settings(), |builder| {
+        let load_timeout = Duration::from_secs(2);
+        builder.reader(ringtide::config::Reader { max_loads: 1, load_timeout, ..ringtide::config::Reader::default() })
+    })
+    .await;
+    let table = Table::new(Origin::held());
+    let read = |key: u64| {
+        let (products, load) = (stage.products.clone(), table.loader());
+        tokio::spawn(async move { products.get_many([key], load).await.into_values() })
+    };
+    let first = read(1);
+    table.origin.begun().await;
+    let error = tokio::time::timeout(LONG, read(2)).await.expect("nobody hangs").unwrap().unwrap_err();
+    assert!(matches!(error, Error::Overloaded { limit: "max_loads", .. }), "{error}");
+    table.origin.allow(100);
+    assert!(first.await.unwrap().is_ok(), "who was at it is answered");
+    assert_eq!(table.calls().concat(), [1]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_shard_that_hangs_makes_its_own_keys_late_and_no_others() {
     let stage = Stage::built(3, settings(), |builder| builder.command_timeout(LONG)).await;
     let table = Table::new(Origin::open());

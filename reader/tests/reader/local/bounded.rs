@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use ringtide::{LocalTier, config};
+use ringtide::{LocalTier, ReadOptions, config};
 
 use super::super::support::{Server, builder, until};
 use super::{MINUTE, Tier, key, patient, run};
@@ -52,6 +52,27 @@ async fn a_bounded_value_does_not_outlive_its_entry() {
     })
     .await;
     assert!(put.elapsed() >= fresh / 2, "kept for {:?} only", put.elapsed());
+}
+
+#[tokio::test]
+async fn after_a_read_of_what_is_fresh_the_older_copy_does_not_come_back() {
+    let server = Server::start().await;
+    for tier in [LocalTier::Bounded(MINUTE), LocalTier::Tracked(MINUTE)] {
+        let mut tier = Tier::new(&server, tier).await;
+        tier.put(1, 1).await;
+        assert_eq!(tier.read(1).await, 1);
+        assert_eq!(tier.read_locally(1).await, 1);
+        let fresh = tier.space.with(ReadOptions::new().fresh());
+        assert_eq!(fresh.get_or_load(1, || async { Ok::<_, std::io::Error>(Some(2)) }).await.unwrap(), Some(2));
+        tier.cache.settled().await;
+        assert_eq!(tier.read(1).await, 2);
+        let load = |keys: Vec<u64>| async move {
+            Ok::<_, std::io::Error>(keys.into_iter().map(|key| (key, 3)).collect::<std::collections::HashMap<_, _>>())
+        };
+        assert_eq!(fresh.get_many([1], load).await.into_values().unwrap(), [Some(3)]);
+        tier.cache.settled().await;
+        assert_eq!(tier.read(1).await, 3);
+    }
 }
 
 #[tokio::test]

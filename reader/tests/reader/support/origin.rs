@@ -47,7 +47,7 @@ impl Origin {
 
     /// Waits for one more load to begin.
     pub(crate) async fn begun(&self) {
-        self.state.begun.acquire().await.unwrap().forget();
+        tokio::time::timeout(LONG, self.state.begun.acquire()).await.expect("a load begins").unwrap().forget();
     }
 
     /// Lets loads return.

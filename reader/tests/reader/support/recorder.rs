@@ -1,15 +1,26 @@
-//! A metrics recorder whose counters can be read.
+//! A metrics recorder that can be read.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use metrics::{Counter, Gauge, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit};
+use metrics::{Counter, Gauge, Histogram, HistogramFn, Key, KeyName, Metadata, Recorder, SharedString, Unit};
 use ringtide::{Cache, CacheBuilder};
 
 #[derive(Clone, Default)]
 pub(crate) struct Counters {
     by_key: Arc<Mutex<HashMap<Key, Arc<AtomicU64>>>>,
+    gauges: Arc<Mutex<HashMap<Key, Arc<AtomicU64>>>>,
+    histograms: Arc<Mutex<HashMap<Key, Arc<Samples>>>>,
+}
+
+#[derive(Default)]
+struct Samples(Mutex<Vec<f64>>);
+
+impl HistogramFn for Samples {
+    fn record(&self, value: f64) {
+        self.0.lock().unwrap().push(value);
+    }
 }
 
 impl Counters {
@@ -30,6 +41,26 @@ impl Counters {
     }
 }
 
+impl Counters {
+    /// The gauge of a name that carries a label's value, or of that name alone for an empty value.
+    pub(crate) fn gauge(&self, name: &str, value: &str) -> f64 {
+        let gauges = self.gauges.lock().unwrap();
+        let mut of_name = gauges.iter().filter(|(key, _)| {
+            key.name() == name && (value.is_empty() || key.labels().any(|label| label.value() == value))
+        });
+        let (_, bits) = of_name.next().unwrap_or_else(|| panic!("no gauge {name} of {value:?}"));
+        assert!(of_name.next().is_none(), "several gauges {name} of {value:?}");
+        f64::from_bits(bits.load(Ordering::SeqCst))
+    }
+
+    /// What was recorded in all histograms of a name.
+    pub(crate) fn samples(&self, name: &str) -> Vec<f64> {
+        let histograms = self.histograms.lock().unwrap();
+        let of_name = histograms.iter().filter(|(key, _)| key.name() == name);
+        of_name.flat_map(|(_, samples)| samples.0.lock().unwrap().clone()).collect()
+    }
+}
+
 impl Recorder for Counters {
     fn describe_counter(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
     fn describe_gauge(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
@@ -39,11 +70,11 @@ impl Recorder for Counters {
         Counter::from_arc(self.by_key.lock().unwrap().entry(key.clone()).or_default().clone())
     }
 
-    fn register_gauge(&self, _: &Key, _: &Metadata<'_>) -> Gauge {
-        Gauge::noop()
+    fn register_gauge(&self, key: &Key, _: &Metadata<'_>) -> Gauge {
+        Gauge::from_arc(self.gauges.lock().unwrap().entry(key.clone()).or_default().clone())
     }
 
-    fn register_histogram(&self, _: &Key, _: &Metadata<'_>) -> Histogram {
-        Histogram::noop()
+    fn register_histogram(&self, key: &Key, _: &Metadata<'_>) -> Histogram {
+        Histogram::from_arc(self.histograms.lock().unwrap().entry(key.clone()).or_default().clone())
     }
 }
