@@ -97,8 +97,7 @@ async fn gauges_and_histograms_tell_what_their_names_say() {
     let (told, holders, slow, origin) = (Counters::default(), Counters::default(), Origin::held(), Origin::held());
     let reader = config::Reader { max_loads: 1, breaker_failures: 2, ..config::Reader::default() };
     let item = || SpaceSettings::new("item", "item:{pk}").local(LocalTier::Fallback(Duration::from_secs(60)));
-    let build = builder(&server).command_timeout(Duration::from_millis(500)).reader(reader);
-    let cache = told.build(build.space(item())).await;
+    let cache = told.build(builder(&server).reader(reader).space(item())).await;
     let holder = holders.build(builder(&server).space(item())).await;
     let get = |cache: &Cache, key: &'static str, origin: &Origin| {
         let (items, origin) = (cache.space::<u64>("item").unwrap(), origin.clone());

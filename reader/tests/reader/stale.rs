@@ -347,7 +347,7 @@ async fn times_to_live_are_the_loaders_then_the_reads_then_the_spaces() {
     long.get_or_load("long absent", absent).await.unwrap();
     long.get_or_load("of long", || async { Ok::<_, io::Error>(Some(1)) }).await.unwrap();
     let early = items.with(ReadOptions::new().ttl(Duration::from_secs(600)).ttl_jitter(1.0));
-    let times = 100;
+    let times = 200;
     for key in 0..times {
         early.get_or_load(format!("early {key}"), || async { Ok::<_, io::Error>(Some(1)) }).await.unwrap();
     }
