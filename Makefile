@@ -54,7 +54,7 @@ test: setup check deployment ## Everything: formatting, lints, tests, doc tests,
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --all-features --no-deps --quiet
 
 fuzz: valkey ## The protocol's interleaving fuzzer, 1,000,000 schedules. SCHEDULES=… SEED=…
-	RINGTIDE_FUZZ_SCHEDULES=$${SCHEDULES:-1000000} $(CARGO) test --release -p ringtide-tests --test interleavings -- --nocapture
+	RINGTIDE_FUZZ_SCHEDULES=$${SCHEDULES:-1000000} RINGTIDE_FUZZ_SEED=$${SEED:-20260101} $(CARGO) test --release -p ringtide-tests --test interleavings -- --nocapture
 
 fuzz-entries: ## Whatever may lie under a key or be published, 10,000,000 entries. ENTRIES=… SEED=…
 	RINGTIDE_FUZZ_ENTRIES=$${ENTRIES:-10000000} RINGTIDE_FUZZ_SEED=$${SEED:-1} $(CARGO) test --release -p ringtide --all-features --lib entry_tests -- --nocapture
