@@ -24,7 +24,7 @@ use crate::key::IntoKey;
 use crate::load::Failures;
 use crate::loader::{IntoLoaded, Lazy, Loader};
 use crate::local::Local;
-use crate::lookup::{Found, Miss, Missed, from_now};
+use crate::lookup::{Found, Miss, Missed, limit_of};
 use crate::observe::Watcher;
 use crate::options::ReadOptions;
 use crate::retry::Retries;
@@ -233,7 +233,7 @@ impl Inner {
         T: DeserializeOwned + 'static,
         F: FnOnce() -> Loader + Send,
     {
-        match options.timeout_or(&self.settings).and_then(|after| Some((after, from_now(after)?))) {
+        match limit_of(options, &self.settings) {
             None => Either::Left(self.read_until(None, key, space, options, loader)),
             Some(limit) => Either::Right(Box::pin(self.read_within(limit, key, space, options, loader))),
         }

@@ -470,8 +470,15 @@ impl<'a> Missed<'a> {
     }
 }
 
+/// How long a read may take, and when that is over where it begins now; nothing where it has no limit.
+#[inline]
+pub(crate) fn limit_of(options: &ReadOptions, settings: &config::Reader) -> Option<(Duration, tokio::time::Instant)> {
+    let after = options.timeout_or(settings)?;
+    Some((after, from_now(after)?))
+}
+
 /// When a time is over that begins now; nothing where that is beyond what clocks can tell.
-pub(crate) fn from_now(after: Duration) -> Option<tokio::time::Instant> {
+fn from_now(after: Duration) -> Option<tokio::time::Instant> {
     tokio::time::Instant::now().checked_add(after)
 }
 

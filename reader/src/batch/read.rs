@@ -18,7 +18,7 @@ use super::partition::{Lookup, Partition};
 use crate::cache::Inner;
 use crate::error::Error;
 use crate::key::IntoKeyParts;
-use crate::lookup::{Found, Miss, Missed, from_now, read_entry};
+use crate::lookup::{Found, Miss, Missed, limit_of, read_entry};
 use crate::observe::{self, Tally};
 use crate::space::Space;
 use crate::topology::Topology;
@@ -58,7 +58,7 @@ where
 {
     let Space { cache, state, options, .. } = space;
     let inner = &cache.inner;
-    let timeout = options.timeout_or(&inner.settings).and_then(|after| Some((from_now(after)?, after)));
+    let limit = limit_of(options, &inner.settings);
     let topology = inner.topology.load_full();
     let mut asked = Partition::new(keys.len(), topology.shards().len());
     let mut answers: Vec<(K, Option<Answer<T>>)> = Vec::with_capacity(keys.len());
@@ -101,7 +101,7 @@ where
     let mut looking: FuturesUnordered<_> = lookups.map(look_up).collect();
     expected.give_up();
     let loader = |part: K| gathering.loader(inner, state, part, Some(expected.another()));
-    let deadline = timeout.map(|(at, _)| at);
+    let deadline = limit.map(|(_, at)| at);
     let begin = |(place, part, key, miss)| {
         let mut loader = loader(part);
         async move {
@@ -163,17 +163,17 @@ where
             }
         }
     };
-    match timeout {
+    match deadline {
         None => reading.await,
         // What is not answered by then is late; the rest is answered all the same.
-        Some((at, _)) => tokio::time::timeout_at(at, reading).await.unwrap_or(()),
+        Some(at) => tokio::time::timeout_at(at, reading).await.unwrap_or(()),
     }
     // The answers stay where they are: an answer that may be missing takes no more room than one that may not.
     let mut late = |key: &K| {
         let key = space.key(key)?;
         state.counters.late.increment(1);
-        let error = match timeout {
-            Some((_, after)) => Error::DeadlineExceeded { key: key.clone(), after },
+        let error = match limit {
+            Some((after, _)) => Error::DeadlineExceeded { key: key.clone(), after },
             None => Error::Closed { key: key.clone() },
         };
         tally.count(|| Some(key), Err(&error));
