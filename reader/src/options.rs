@@ -81,8 +81,8 @@ impl ReadOptions {
         self
     }
 
-    /// Chooses how eagerly values are loaded again before their time to live is over; 0 for never, and so does what is below or
-    /// no number.
+    /// Chooses how eagerly values are loaded again before their time to live is over; never for 0, for what is below it and
+    /// for what is no number.
     pub const fn early_refresh(mut self, beta: f64) -> Self {
         self.early_refresh = Some(beta);
         self

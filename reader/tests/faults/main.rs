@@ -3,8 +3,8 @@
 //! by one, many at once, and from a memory that the servers keep true.
 //!
 //! No caller may be kept beyond its deadline, none may hang, none may be given an error that the origin could have
-//! answered or a value that is older than what it has to know, and no stale entry may be left. `RINGTIDE_FAULT_SECONDS` makes the campaigns longer, `RINGTIDE_FAULT_SEED`
-//! chooses their faults.
+//! answered or a value that is older than what it has to know, and no stale entry may be left.
+//! `RINGTIDE_FAULT_SECONDS` makes the campaigns longer, `RINGTIDE_FAULT_SEED` chooses their faults.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 

@@ -1,7 +1,7 @@
 //! What the contestants share: values, a raw connection like the product's own, and times of single operations.
 
 use std::future::Future;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
@@ -47,15 +47,6 @@ struct Rounds {
     noted: Vec<Vec<u64>>,
 }
 
-impl Rounds {
-    fn gather(&mut self) {
-        let noted = std::mem::take(&mut self.noted);
-        if let Some(times) = self.times.last_mut() {
-            noted.into_iter().flatten().for_each(|ns| times.record(ns).unwrap());
-        }
-    }
-}
-
 impl Latencies {
     /// Takes how many turns a round has.
     pub(crate) fn new(turns: usize) -> Self {
@@ -64,8 +55,7 @@ impl Latencies {
 
     /// Prepares a turn, outside its time: what the one before has noted is counted here.
     pub(crate) fn begin(&self) {
-        let mut rounds = self.rounds.lock().unwrap();
-        rounds.gather();
+        let mut rounds = self.counted();
         if rounds.turns.is_multiple_of(self.turns) {
             rounds.times.push(Histogram::new(3).unwrap());
         }
@@ -86,17 +76,25 @@ impl Latencies {
         self.rounds.lock().unwrap().noted.push(own);
     }
 
+    /// The rounds, with all that was noted so far.
+    fn counted(&self) -> MutexGuard<'_, Rounds> {
+        let mut rounds = self.rounds.lock().unwrap();
+        let noted = std::mem::take(&mut rounds.noted);
+        if let Some(times) = rounds.times.last_mut() {
+            noted.into_iter().flatten().for_each(|ns| times.record(ns).unwrap());
+        }
+        rounds
+    }
+
     /// A quantile of each round after the first, which does not count, in ns.
     fn of_rounds(&self, quantile: f64) -> Vec<f64> {
-        let mut rounds = self.rounds.lock().unwrap();
-        rounds.gather();
-        rounds.times.iter().skip(1).map(|round| round.value_at_quantile(quantile) as f64).collect()
+        self.counted().times.iter().skip(1).map(|round| round.value_at_quantile(quantile) as f64).collect()
     }
 
     /// A quantile of all those rounds together, in ns.
     fn of_all(&self, quantile: f64) -> f64 {
         let mut all = Histogram::<u64>::new(3).unwrap();
-        for round in self.rounds.lock().unwrap().times.iter().skip(1) {
+        for round in self.counted().times.iter().skip(1) {
             all.add(round).unwrap();
         }
         all.value_at_quantile(quantile) as f64
