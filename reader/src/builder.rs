@@ -27,7 +27,7 @@ use crate::local::Local;
 use crate::observe::{Meter, Observer, Watcher};
 use crate::retry::Retries;
 use crate::shard::ReadShard;
-use crate::space::{SpaceSettings, SpaceState};
+use crate::space::{RAW, SpaceSettings, SpaceState};
 use crate::topology::{self, Changes, Connector, Topology};
 
 /// Collects a cache's settings; [`CacheBuilder::build`] checks them.
@@ -72,7 +72,7 @@ impl Default for CacheBuilder {
 
 impl CacheBuilder {
     /// Takes ring, connections, key spaces and reader settings from a configuration; what is added afterwards is
-    /// added to them.
+    /// added to them, and what was set before is replaced.
     ///
     /// Credentials that the configuration leaves to AWS (a secret, authentication by IAM) need the feature `aws`, or
     /// [`CacheBuilder::credentials_from`].
@@ -130,7 +130,8 @@ impl CacheBuilder {
         self.earlier.clear();
         self.memory.clear();
         self.watched = None;
-        self.valkey = config::Valkey::default();
+        let command_timeout = self.valkey.command_timeout;
+        self.valkey = config::Valkey { command_timeout, ..config::Valkey::default() };
         self.credentials = None;
         self.memory_shard(&MemoryServer::new("memory"))
     }
@@ -152,15 +153,18 @@ impl CacheBuilder {
         self
     }
 
-    /// Gives the ACL user and its password for all ring shards.
+    /// Gives the ACL user and its password for all ring shards, in place of every other way to authenticate that
+    /// was chosen before.
     pub fn credentials(mut self, username: impl Into<String>, password: impl Into<String>) -> Self {
         self.valkey.username = Some(username.into());
         self.valkey.password = Some(Secret::new(password.into()));
+        (self.valkey.password_secret, self.valkey.iam) = (None, None);
+        self.credentials = None;
         self
     }
 
     /// Asks for the login of every connection, and again before its time is over: for passwords that are rotated and
-    /// tokens that expire. It goes before every other setting of user and password.
+    /// tokens that expire. It goes before every setting of user and password that was made before.
     pub fn credentials_from(mut self, credentials: Arc<dyn Credentials>) -> Self {
         self.credentials = Some(credentials);
         self
@@ -173,7 +177,7 @@ impl CacheBuilder {
         self
     }
 
-    /// Chooses everything about how ring shards are reached.
+    /// Chooses everything about how ring shards are reached, in place of what was chosen before.
     pub fn valkey(mut self, valkey: config::Valkey) -> Self {
         self.valkey = valkey;
         self
@@ -209,7 +213,7 @@ impl CacheBuilder {
         self
     }
 
-    /// Chooses the reader's other settings.
+    /// Chooses all of the reader's settings, in place of what was chosen before.
     pub fn reader(mut self, reader: config::Reader) -> Self {
         self.reader = reader;
         self
@@ -255,6 +259,10 @@ impl CacheBuilder {
         let (window_ms, now_ms) = (self.reader.ring_window_ms(kept()), unix_ms());
         let history = config::ring_history(&self.ring, &self.earlier, window_ms).map_err(|errors| found.extend(errors));
         found.extend(self.valkey.violations());
+        if self.credentials.is_none() {
+            found.extend(self.valkey.violation_of_user());
+        }
+        found.extend(self.mixed());
         found.extend(self.valkey.violation_of(&self.ring));
         let (tasks, work, ended) = (TaskTracker::new(), TaskTracker::new(), CancellationToken::new());
         // So that waiting for it ends whenever nothing is under way.
@@ -332,6 +340,20 @@ impl CacheBuilder {
         }
     }
 
+    /// Finds whether ring shards in memory stand beside servers, so that a test never writes to these.
+    fn mixed(&self) -> Option<Violation> {
+        #[cfg(feature = "memory")]
+        if let Some(memory) = self.memory.first() {
+            let in_memory = |spec: &ShardSpec| self.memory.iter().any(|server| server.name() == &spec.name);
+            let server = self.ring.shards.iter().find(|spec| !in_memory(spec));
+            return server.map(|server| {
+                let problem = format!("{} is a server, and {} is in memory", server.name, memory.name());
+                Violation::new("ring.shards", problem, "call in_memory() after config() and shard()")
+            });
+        }
+        None
+    }
+
     fn spaces(&self, found: &mut Vec<Violation>) -> BTreeMap<String, Arc<SpaceState>> {
         let mut spaces = self.configured.clone();
         for (at, settings) in self.spaces.iter().enumerate() {
@@ -342,6 +364,10 @@ impl CacheBuilder {
             if let Some(space) = settings.validate(found) {
                 spaces.insert(settings.name().to_owned(), space);
             }
+        }
+        if spaces.contains_key(RAW) {
+            let problem = "keys that are given as they are go by this name";
+            found.push(Violation::new(format!("spaces.{RAW}"), problem, "give the key space another name"));
         }
         found.extend(spaces.values().flat_map(|space| codec::violations(space)));
         spaces.into_iter().map(|(name, space)| (name, SpaceState::new(space))).collect()

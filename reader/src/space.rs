@@ -14,9 +14,12 @@ use serde::de::DeserializeOwned;
 use crate::cache::Cache;
 use crate::counters::Counters;
 use crate::error::{BoxError, Error};
-use crate::key::IntoKeyParts;
+use crate::key::SpaceKey;
 use crate::loader::{Consistency, IntoLoaded, Loader};
 use crate::options::ReadOptions;
+
+/// What keys that are given as they are go by, where key spaces have names.
+pub(crate) const RAW: &str = "raw";
 
 /// A key space of a [`Cache`] whose values are `T`; cheap to clone.
 ///
@@ -69,32 +72,29 @@ impl<T> Space<T> {
         &self.state.settings
     }
 
-    /// Renders a key from the values of the template's placeholders.
+    /// Renders a key from the values of the template's placeholders; kept, it saves rendering it for every read.
     ///
     /// # Errors
     /// [`Error::Key`] where the number of values differs or the key is too long.
-    pub fn key<'a>(&self, parts: impl IntoKeyParts<'a>) -> Result<CacheKey, Error> {
-        Ok(self.state.settings.template.render(parts.into_key_parts().as_ref())?)
+    #[inline]
+    pub fn key<'a>(&self, key: impl SpaceKey<'a>) -> Result<CacheKey, Error> {
+        Ok(key.of_space(&self.state.settings.template)?.into_owned())
     }
 }
 
 impl<T: Serialize + DeserializeOwned + 'static> Space<T> {
-    /// Reads the entry of the key that `parts` render, or loads and caches it; otherwise as [`Cache::get_or_load`].
+    /// Reads the entry of `key`, or loads and caches it; otherwise as [`Cache::get_or_load`].
     ///
     /// # Errors
     /// [`Error`], shared by everybody who waited for the same load.
-    pub async fn get_or_load<'a, L, E, F, Fut>(
-        &self,
-        parts: impl IntoKeyParts<'a>,
-        loader: F,
-    ) -> Result<Option<T>, Error>
+    pub async fn get_or_load<'a, L, E, F, Fut>(&self, key: impl SpaceKey<'a>, loader: F) -> Result<Option<T>, Error>
     where
         F: Fn() -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Result<L, E>> + Send + 'static,
         L: IntoLoaded<T> + 'static,
         E: Into<BoxError> + 'static,
     {
-        let key = self.key(parts)?;
+        let key = self.key(key)?;
         let loader = || Loader::new(false, move |_| loader());
         Ok(self.cache.inner.read(key, &self.state, &self.options, loader).await?.value)
     }
@@ -108,7 +108,7 @@ impl<T: Serialize + DeserializeOwned + 'static> Space<T> {
     /// [`Error`], shared by everybody who waited for the same load.
     pub async fn get_or_load_with<'a, L, E, F, Fut>(
         &self,
-        parts: impl IntoKeyParts<'a>,
+        key: impl SpaceKey<'a>,
         loader: F,
     ) -> Result<Option<T>, Error>
     where
@@ -117,7 +117,7 @@ impl<T: Serialize + DeserializeOwned + 'static> Space<T> {
         L: IntoLoaded<T> + 'static,
         E: Into<BoxError> + 'static,
     {
-        let key = self.key(parts)?;
+        let key = self.key(key)?;
         Ok(self.cache.inner.read(key, &self.state, &self.options, || Loader::new(true, loader)).await?.value)
     }
 }
@@ -155,7 +155,7 @@ impl SpaceSettings {
 
     /// The settings of keys that are given as they are.
     pub(crate) fn raw() -> Self {
-        Self { space: KeySpace::new("raw", Template::whole()), unreadable: None }
+        Self { space: KeySpace::new(RAW, Template::whole()), unreadable: None }
     }
 
     pub(crate) fn name(&self) -> &str {

@@ -8,6 +8,7 @@ mod secret;
 mod validate;
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -295,6 +296,19 @@ impl Valkey {
         violated(rules)
     }
 
+    /// Finds whether they name a user and nothing that proves it, which servers would take for their default user.
+    #[must_use]
+    pub fn violation_of_user(&self) -> Option<Violation> {
+        let proven = self.password.is_some() || self.password_secret.is_some() || self.iam.is_some();
+        (self.username.is_some() && !proven).then(|| {
+            Violation::new(
+                "valkey.username",
+                "a user without a password",
+                "set RINGTIDE_VALKEY_PASSWORD, valkey.password_file, valkey.password_secret or valkey.iam_cache",
+            )
+        })
+    }
+
     /// Finds whether a ring is more than these settings reach: a cluster places keys itself, and so stands as the one shard of a
     /// ring.
     #[must_use]
@@ -324,14 +338,10 @@ impl Reader {
     /// Finds every setting that no reader can work with.
     #[must_use]
     pub fn violations(&self) -> Vec<Violation> {
-        let (loads, range) = (1..=100_000, "it is out of range");
         let short = "a lease shorter than 100ms expires while it is being extended";
         let rules = [
             (self.lease_ttl < Duration::from_millis(100), "reader.lease_ttl", short, "use 1s or more"),
             (self.load_timeout.is_zero(), "reader.load_timeout", "no load can end in no time", "use 1s or more"),
-            (self.max_attempts == 0, "reader.max_attempts", "0 is out of range", "use at least 1"),
-            (!loads.contains(&self.max_fallback_loads), "reader.max_fallback_loads", range, "use 1 to 100000"),
-            (!loads.contains(&self.max_loads), "reader.max_loads", range, "use 1 to 100000"),
             (
                 self.timeout == Some(Duration::ZERO),
                 "reader.timeout",
@@ -350,13 +360,32 @@ impl Reader {
                 "a breaker has to stay open for a while",
                 "use 1s or more",
             ),
-            (self.breaker_failures == 0, "reader.breaker_failures", "0 is out of range", "use at least 1"),
-            (!(0.0..=1.0).contains(&self.retry_budget), "reader.retry_budget", range, "use 0 to 1"),
+            (!(0.0..=1.0).contains(&self.retry_budget), "reader.retry_budget", "it is out of range", "use 0 to 1"),
             (self.watch.is_zero(), "reader.watch", "nothing can be looked at all the time", "use 1s or more"),
         ];
-        violated(rules)
+        let whole = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
+        let numbers = [
+            ("reader.max_attempts", i64::from(self.max_attempts), ATTEMPTS),
+            ("reader.max_fallback_loads", whole(self.max_fallback_loads), LOADS),
+            ("reader.inline_max", whole(self.inline_max), INLINE),
+            ("reader.max_loads", whole(self.max_loads), LOADS),
+            ("reader.local_capacity", i64::try_from(self.local_capacity).unwrap_or(i64::MAX), CAPACITY),
+            ("reader.breaker_failures", i64::from(self.breaker_failures), FAILURES),
+            ("reader.retry_queue", whole(self.retry_queue), QUEUE),
+        ];
+        let outside = numbers.into_iter().filter(|(_, number, range)| !range.contains(number));
+        let outside = outside.map(|(place, number, range)| Violation::outside(place, number, &range));
+        outside.chain(violated(rules)).collect()
     }
 }
+
+/// The bounds of whole numbers under `[reader]`, in a file and by hand.
+const ATTEMPTS: RangeInclusive<i64> = 1..=100;
+const LOADS: RangeInclusive<i64> = 1..=100_000;
+const INLINE: RangeInclusive<i64> = 0..=1_048_576;
+const CAPACITY: RangeInclusive<i64> = 0..=1_099_511_627_776;
+const FAILURES: RangeInclusive<i64> = 1..=100_000;
+const QUEUE: RangeInclusive<i64> = 0..=1_000_000;
 
 /// The violations of rules: whether each is broken, its place, the problem and the remedy.
 fn violated<'a>(rules: impl IntoIterator<Item = (bool, &'a str, &'a str, &'a str)>) -> Vec<Violation> {

@@ -29,16 +29,18 @@ pub enum KeyError {
         at: usize,
     },
     /// The key has no byte.
-    #[error("the key is empty")]
+    #[error("the key is empty; give it at least one byte")]
     Empty,
     /// The key is too long.
-    #[error("the key has {len} bytes, and at most {MAX_KEY_LEN} are allowed")]
+    #[error("the key has {len} bytes, and at most {MAX_KEY_LEN} are allowed; render a digest of it in its place")]
     TooLong {
         /// Its length in bytes.
         len: usize,
     },
     /// The number of values is not that of the template's placeholders.
-    #[error("the template {template:?} has {expected} placeholders, and {given} values were given")]
+    #[error(
+        "the template {template:?} has {expected} placeholders, and {given} values were given; an array is as many values as it has elements, a slice of bytes is one"
+    )]
     Parts {
         /// The template.
         template: String,

@@ -1,6 +1,7 @@
 //! What is wrong with a configuration.
 
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 use crate::ring::RingError;
@@ -20,6 +21,11 @@ impl Violation {
     /// Describes a violation.
     pub fn new(place: impl Into<String>, problem: impl Into<String>, remedy: impl Into<String>) -> Self {
         Self { place: place.into(), problem: problem.into(), remedy: remedy.into() }
+    }
+
+    /// Describes a number that is not one of `range`.
+    pub(crate) fn outside(place: &str, number: i64, range: &RangeInclusive<i64>) -> Self {
+        Self::new(place, format!("{number} is out of range"), format!("use {} to {}", range.start(), range.end()))
     }
 
     /// Takes an error's text that says what to do after its first semicolon.

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use super::error::Violation;
 use super::raw::{RawAws, RawConfig, RawPark, RawReader, RawWorker, Unknown};
-use super::{Aws, Config, ParkTarget, Reader, Worker};
+use super::{ATTEMPTS, Aws, CAPACITY, Config, FAILURES, INLINE, LOADS, ParkTarget, QUEUE, Reader, Worker};
 use crate::key::KeySpace;
 use crate::route::Route;
 
@@ -92,11 +92,7 @@ impl Checker {
         match T::try_from(number) {
             Ok(value) if range.contains(&number) => value,
             Ok(_) | Err(_) => {
-                self.refuse(
-                    place,
-                    format!("{number} is out of range"),
-                    format!("use {} to {}", range.start(), range.end()),
-                );
+                self.violations.push(Violation::outside(place, number, &range));
                 default
             }
         }
@@ -174,32 +170,27 @@ impl Checker {
         let reader = Reader {
             lease_ttl: self.duration("reader.lease_ttl", raw.lease_ttl, default.lease_ttl),
             load_timeout: self.duration("reader.load_timeout", raw.load_timeout, default.load_timeout),
-            max_attempts: self.whole("reader.max_attempts", raw.max_attempts, 1..=100, default.max_attempts),
+            max_attempts: self.whole("reader.max_attempts", raw.max_attempts, ATTEMPTS, default.max_attempts),
             max_fallback_loads: self.whole(
                 "reader.max_fallback_loads",
                 raw.max_fallback_loads,
-                1..=100_000,
+                LOADS,
                 default.max_fallback_loads,
             ),
-            inline_max: self.whole("reader.inline_max", raw.inline_max, 0..=1_048_576, default.inline_max),
-            max_loads: self.whole("reader.max_loads", raw.max_loads, 1..=100_000, default.max_loads),
+            inline_max: self.whole("reader.inline_max", raw.inline_max, INLINE, default.inline_max),
+            max_loads: self.whole("reader.max_loads", raw.max_loads, LOADS, default.max_loads),
             timeout: raw.timeout.map(|text| self.duration("reader.timeout", Some(text), Duration::MAX)),
             soft_timeout: raw.soft_timeout.map(|text| self.duration("reader.soft_timeout", Some(text), Duration::MAX)),
-            local_capacity: self.whole(
-                "reader.local_capacity",
-                raw.local_capacity,
-                0..=1_099_511_627_776,
-                default.local_capacity,
-            ),
+            local_capacity: self.whole("reader.local_capacity", raw.local_capacity, CAPACITY, default.local_capacity),
             breaker_failures: self.whole(
                 "reader.breaker_failures",
                 raw.breaker_failures,
-                1..=100_000,
+                FAILURES,
                 default.breaker_failures,
             ),
             breaker_pause: self.duration("reader.breaker_pause", raw.breaker_pause, default.breaker_pause),
             retry_budget: raw.retry_budget.unwrap_or(default.retry_budget),
-            retry_queue: self.whole("reader.retry_queue", raw.retry_queue, 0..=1_000_000, default.retry_queue),
+            retry_queue: self.whole("reader.retry_queue", raw.retry_queue, QUEUE, default.retry_queue),
             watch: self.duration("reader.watch", raw.watch, default.watch),
         };
         self.violations.extend(reader.violations());

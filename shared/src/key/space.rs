@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Template;
+use crate::clock::CENTURY;
 use crate::config::Violation;
 use crate::entry::Codec;
 
@@ -81,6 +82,9 @@ pub struct Chosen {
     pub jitter: Option<f64>,
 }
 
+/// The largest [`KeySpace::compress_above`].
+const MAX_COMPRESS_ABOVE: usize = 1 << 20;
+
 /// Keys of one template, and how their entries live.
 #[derive(Clone, Debug, PartialEq)]
 pub struct KeySpace {
@@ -92,7 +96,7 @@ pub struct KeySpace {
     pub mode: Mode,
     /// How long an entry lives without an invalidation.
     pub ttl: Duration,
-    /// The part of a time to live, 0 to 1, by which it is shortened at random so that entries do not expire together.
+    /// The part of a time to live, 0 to 0.9, by which it is shortened at random so that entries do not expire together.
     pub ttl_jitter: f64,
     /// How long "the item does not exist" lives.
     pub negative_ttl: Duration,
@@ -161,8 +165,21 @@ impl KeySpace {
             }
             Mode::Plain | Mode::Settle { .. } | Mode::Versioned { .. } => None,
         };
+        let (after, floor, attribute) = match &self.mode {
+            Mode::Plain => (None, None, None),
+            Mode::Settle { after } => (short(*after), None, None),
+            Mode::Versioned { attribute, tombstone } => {
+                let nameless = "mode versioned needs the attribute that holds the version";
+                (None, tombstone.and_then(short), attribute.is_empty().then(|| nameless.to_owned()))
+            }
+        };
+        let compressed = self.compress_above.filter(|bytes| !(1..=MAX_COMPRESS_ABOVE).contains(bytes));
         let part = "use a part of the time to live, 0 to 0.9";
         let rules = [
+            ("settle", after, "use at least 1ms"),
+            ("version_attribute", attribute, "name it, for example \"version\""),
+            ("tombstone", floor, "use at least 1ms"),
+            ("compress_above", compressed.map(|bytes| format!("{bytes} is out of range")), "use 1 to 1048576"),
             ("ttl_jitter", outside(self.ttl_jitter, 0.0..=0.9), part),
             ("ttl", short(self.ttl), "use at least 1ms"),
             ("negative_ttl", short(self.negative_ttl), "use at least 1ms"),
@@ -202,7 +219,7 @@ impl KeySpace {
     /// ring changes.
     #[must_use]
     pub fn lifetime(&self, chosen: Chosen, negative: bool, now_ms: u64, random: f64) -> Lifetime {
-        let longest = self.ttl.max(self.negative_ttl);
+        let longest = self.ttl.max(self.negative_ttl).min(CENTURY);
         let jittered = || {
             let ttl = chosen.ttl.unwrap_or(if negative { self.negative_ttl } else { self.ttl }).min(longest);
             let jitter = chosen.jitter.unwrap_or(self.ttl_jitter);
@@ -245,6 +262,8 @@ mod tests {
         }
         let long = Chosen { ttl: Some(Duration::MAX), ..of_space };
         assert_eq!(space.lifetime(long, false, 7, 0.0), of(Duration::from_secs(100)));
+        let endless = KeySpace { ttl: Duration::MAX, stale_if_error: Duration::MAX, ..space };
+        assert_eq!(endless.lifetime(of_space, false, 7, 0.0).soft_expiry_ms, of(CENTURY).soft_expiry_ms);
     }
 
     #[test]

@@ -43,6 +43,9 @@ pub enum TemplateError {
     /// The template has no byte.
     #[error("the template is empty")]
     Empty,
+    /// It begins with a placeholder.
+    #[error("the template begins with a placeholder, so that its keys cannot be told from others")]
+    NoPrefix,
     /// A placeholder is not closed.
     #[error("the placeholder that opens at byte {at} is not closed; write {{{{ for a brace")]
     Unclosed {
@@ -235,6 +238,9 @@ impl Template {
             return Err(TemplateError::Empty);
         }
         let (prefix, mut rest) = literal(text, 0)?;
+        if prefix.is_empty() {
+            return Err(TemplateError::NoPrefix);
+        }
         let mut placeholders: Vec<Placeholder> = Vec::new();
         while let Some(at) = rest {
             let (name, after_name) = text[at + 1..].split_once('}').ok_or(TemplateError::Unclosed { at })?;

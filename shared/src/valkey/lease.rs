@@ -8,6 +8,7 @@ use redis::{Cmd, Value};
 use super::reply::Fields;
 use super::script::{self, Script};
 use super::{Shard, ShardError, Token};
+use crate::clock::CENTURY;
 use crate::key::CacheKey;
 use crate::version::Version;
 
@@ -206,6 +207,5 @@ fn names(command: &mut Cmd, key: &CacheKey, lock: &str) {
 
 /// A time to live as servers take it: whole milliseconds, at least one, and at most what a server's clock can hold.
 pub(super) fn millis(duration: Duration) -> u64 {
-    const CENTURY: u64 = 100 * 366 * 24 * 3600 * 1000;
-    u64::try_from(duration.as_millis()).unwrap_or(CENTURY).clamp(1, CENTURY)
+    u64::try_from(duration.min(CENTURY).as_millis()).unwrap_or(u64::MAX).max(1)
 }

@@ -110,7 +110,7 @@ impl Server {
 
 /// Invalidates a key as an invalidator does.
 pub(crate) async fn invalidate(shard: &Shard, key: &str, mode: Mode, version: Version) {
-    let space = KeySpace { mode, ..KeySpace::new("test", Template::parse("{key}").unwrap()) };
+    let space = KeySpace { mode, ..KeySpace::new("test", Template::whole()) };
     let action = Action::Invalidate { version };
     let command = Invalidation { key: CacheKey::new(key).unwrap(), space: Arc::new(space), action };
     shard.apply(&[command], 0).await.unwrap();

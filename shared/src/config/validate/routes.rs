@@ -17,14 +17,6 @@ impl Checker {
         let at = |field: &str| format!("{section}.{field}");
         self.unknown(&section, &raw.unknown);
         let template = match raw.key.as_deref().map(Template::parse) {
-            Some(Ok(template)) if template.prefix().is_empty() => {
-                self.refuse(
-                    at("key"),
-                    "the template begins with a placeholder, so that its keys cannot be told from others",
-                    "begin it with a text of its own, for example \"product:{pk}\"",
-                );
-                None
-            }
             Some(Ok(template)) => Some(template),
             Some(Err(error)) => {
                 self.refuse(at("key"), error.to_string(), "write for example key = \"product:{pk}\"");

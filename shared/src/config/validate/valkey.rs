@@ -15,9 +15,7 @@ impl Checker {
             ("valkey.password_secret", raw.password_secret.is_some()),
             ("valkey.iam_cache", raw.iam_cache.is_some()),
         ];
-        let mut given = given.into_iter().filter(|(_, given)| *given).map(|(place, _)| place);
-        let proof = given.next();
-        for place in given {
+        for (place, _) in given.into_iter().filter(|(_, given)| *given).skip(1) {
             self.refuse(
                 place,
                 "there is more than one way to authenticate",
@@ -30,17 +28,10 @@ impl Checker {
             (None, Some(path)) => self.password_of(&path),
             (None, None) => None,
         };
-        if raw.username.is_some() && proof.is_none() {
-            self.refuse(
-                "valkey.username",
-                "a user without a password",
-                "set RINGTIDE_VALKEY_PASSWORD, valkey.password_file, valkey.password_secret or valkey.iam_cache",
-            );
-        }
         let tls = raw.tls.unwrap_or_default();
         let iam = self.iam(raw.iam_cache, raw.iam_serverless, raw.username.is_some(), tls);
         let default = Valkey::default();
-        Valkey {
+        let valkey = Valkey {
             username: raw.username,
             password,
             password_secret: raw.password_secret,
@@ -51,7 +42,12 @@ impl Checker {
             connections: self.whole("valkey.connections", raw.connections, 1..=16, default.connections),
             command_timeout: self.duration("valkey.command_timeout", raw.command_timeout, default.command_timeout),
             connect_timeout: self.duration("valkey.connect_timeout", raw.connect_timeout, default.connect_timeout),
+        };
+        // A file that cannot be read is a violation already.
+        if given.iter().all(|(_, given)| !given) {
+            self.violations.extend(valkey.violation_of_user());
         }
+        valkey
     }
 
     fn password_of(&mut self, path: &str) -> Option<Secret> {
