@@ -26,7 +26,7 @@ pub use loader::{BatchLoader, LoadedPart};
 pub use loading::LoadingSpace;
 
 use crate::error::BoxError;
-use crate::key::IntoKeyParts;
+use crate::key::SpaceKey;
 use crate::space::Space;
 use gathering::Gathering;
 
@@ -59,7 +59,7 @@ impl<T: Serialize + DeserializeOwned + Send + 'static> Space<T> {
     pub async fn get_many<K, L, S, E, F, Fut>(&self, keys: impl IntoIterator<Item = K>, loader: F) -> Batch<K, T>
     where
         K: Clone + Eq + Hash + Send + Sync + 'static,
-        for<'k> &'k K: IntoKeyParts<'k>,
+        for<'k> &'k K: SpaceKey<'k>,
         F: Fn(Vec<K>) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Result<HashMap<K, L, S>, E>> + Send + 'static,
         S: BuildHasher + Send + 'static,
@@ -75,7 +75,7 @@ impl<T: Serialize + DeserializeOwned + Send + 'static> Space<T> {
     pub fn with_loader<K>(&self, loader: BatchLoader<K, T>) -> LoadingSpace<K, T>
     where
         K: Clone + Eq + Hash + Send + Sync + 'static,
-        for<'k> &'k K: IntoKeyParts<'k>,
+        for<'k> &'k K: SpaceKey<'k>,
     {
         LoadingSpace::new(self.clone(), loader)
     }

@@ -94,6 +94,9 @@ impl Cache {
 
     /// Reads the entry of `key`, or loads and caches it. `None` is "the item does not exist", which is cached too.
     ///
+    /// The key is used as it is, in plain mode and with [`CacheBuilder::raw_ttl`]; keys of a key space are read through
+    /// [`Cache::space`], which knows its mode and settings.
+    ///
     /// A hit is one plain `GET`. On a miss, one load at a time runs per key, fleet-wide while Valkey is reachable; it
     /// runs in a task of its own, so that dropping this future cancels nobody's load. Its value holds every change that
     /// had been delivered before this call, for loads that are strongly consistent; a read that needs more than that is
@@ -101,8 +104,8 @@ impl Cache {
     ///
     /// ```
     /// # async fn example(cache: ringtide::Cache) -> Result<(), ringtide::Error> {
-    /// let name: Option<String> = cache
-    ///     .get_or_load("product:42", || async {
+    /// let home: Option<String> = cache
+    ///     .get_or_load("page:home", || async {
     ///         let from_the_origin = Some("tea".to_owned());
     ///         Ok::<_, std::io::Error>(from_the_origin)
     ///     })
@@ -126,6 +129,23 @@ impl Cache {
             .inner
             .read(key, &self.inner.raw, const { &ReadOptions::new() }, || Loader::new(false, move |_| loader()));
         Ok(read.await?.value)
+    }
+
+    /// The keys that are given as they are, as a key space: for what [`Cache::get_or_load`] cannot be told, such as
+    /// [`ReadOptions`], and for many keys at once. It is in plain mode, with [`CacheBuilder::raw_ttl`].
+    ///
+    /// ```
+    /// # async fn example(cache: ringtide::Cache) -> Result<(), Box<dyn std::error::Error>> {
+    /// use ringtide::ReadOptions;
+    ///
+    /// let pages = cache.raw::<String>().with(ReadOptions::new().fresh());
+    /// let home = pages.get_or_load("page:home", || async { Ok::<_, std::io::Error>(Some("tea".to_owned())) }).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn raw<T>(&self) -> Space<T> {
+        Space::new(self.clone(), self.inner.raw.clone())
     }
 
     /// Finds a key space by its name, for values of type `T`.

@@ -39,6 +39,7 @@ pub struct ItemLoader {
 
 /// Why an item could not be loaded.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum ItemError {
     /// DynamoDB did not answer with an item.
     #[error("GetItem on table {table} failed: {source}", source = aws_sdk_dynamodb::error::DisplayErrorContext(source.as_ref()))]

@@ -1,5 +1,7 @@
 //! What a read can end with besides a value.
 
+use std::fmt;
+use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,6 +9,37 @@ use ringtide_core::key::{CacheKey, KeyError};
 
 /// An error of any loader.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// An error that everybody shares who waited for one load; it can be downcast to the type that the loader returned, see
+/// [`Error::loader_error`].
+#[derive(Clone)]
+pub struct SharedError(Arc<dyn std::error::Error + Send + Sync>);
+
+impl From<BoxError> for SharedError {
+    fn from(error: BoxError) -> Self {
+        Self(Arc::from(error))
+    }
+}
+
+impl Deref for SharedError {
+    type Target = dyn std::error::Error + Send + Sync;
+
+    fn deref(&self) -> &Self::Target {
+        &*self.0
+    }
+}
+
+impl fmt::Debug for SharedError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.0, f)
+    }
+}
+
+impl fmt::Display for SharedError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0, f)
+    }
+}
 
 /// Why a read has no answer. Cheap to clone: everybody who waited for one load gets the same error.
 ///
@@ -31,7 +64,7 @@ pub enum Error {
         /// The key.
         key: CacheKey,
         /// What the loader returned.
-        source: Arc<dyn std::error::Error + Send + Sync>,
+        source: SharedError,
     },
     /// The loader panicked; nothing was cached.
     #[error("loading {key} panicked: {message}")]
@@ -57,8 +90,9 @@ pub enum Error {
         /// The setting that limits them.
         limit: &'static str,
     },
-    /// The loader of another process failed, and so did the one that was tried after it.
-    #[error("loading {key} failed in another process: {reason}")]
+    /// The loader of another process failed, and there was neither the time nor the budget (`reader.retry_budget`) to try
+    /// once more, or that failed too.
+    #[error("loading {key} failed in another process: {reason}; its log and metrics tell more")]
     LoadFailedElsewhere {
         /// The key.
         key: CacheKey,
@@ -71,7 +105,7 @@ pub enum Error {
         /// The key.
         key: CacheKey,
         /// Why.
-        source: Arc<dyn std::error::Error + Send + Sync>,
+        source: SharedError,
     },
     /// What was just loaded is not read back as the type asked for.
     #[error("the value loaded for {key} is not read back: {source}; `Serialize` and `Deserialize` have to agree")]
@@ -79,7 +113,7 @@ pub enum Error {
         /// The key.
         key: CacheKey,
         /// Why.
-        source: Arc<dyn std::error::Error + Send + Sync>,
+        source: SharedError,
     },
     /// The read's own deadline passed; the load goes on, and is cached.
     #[error("reading {key} took longer than {after:?}; give the read more time, or let it serve stale values")]
@@ -90,9 +124,48 @@ pub enum Error {
         after: Duration,
     },
     /// The cache was closed while this read was waiting.
-    #[error("the cache was closed while {key} was being read; keep a clone of it as long as there are reads")]
+    #[error("the cache was closed while {key} was being read; call `Cache::close` after the last read")]
     Closed {
         /// The key.
         key: CacheKey,
     },
+}
+
+impl Error {
+    /// What the loader returned, where it failed with an `E`: the application's own error, whoever's load it was.
+    ///
+    /// ```
+    /// # async fn example(products: ringtide::Space<String>) {
+    /// let tea = products.get_or_load(42, || async { Err::<Option<String>, _>(std::io::Error::other("no")) }).await;
+    /// if let Err(error) = tea
+    ///     && let Some(io) = error.loader_error::<std::io::Error>()
+    /// {
+    ///     eprintln!("the origin failed: {:?}", io.kind());
+    /// }
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn loader_error<E: std::error::Error + 'static>(&self) -> Option<&E> {
+        match self {
+            Self::LoadFailed { source, .. } => source.downcast_ref(),
+            _ => None,
+        }
+    }
+
+    /// The key that was read; `None` where there was none.
+    #[must_use]
+    pub fn key(&self) -> Option<&CacheKey> {
+        match self {
+            Self::Key(_) | Self::UnknownSpace { .. } => None,
+            Self::LoadFailed { key, .. }
+            | Self::LoadPanicked { key, .. }
+            | Self::LoadTimedOut { key, .. }
+            | Self::Overloaded { key, .. }
+            | Self::LoadFailedElsewhere { key, .. }
+            | Self::Encode { key, .. }
+            | Self::Decode { key, .. }
+            | Self::DeadlineExceeded { key, .. }
+            | Self::Closed { key } => Some(key),
+        }
+    }
 }

@@ -82,7 +82,7 @@ mod write;
 pub use batch::{Batch, BatchLoader, LoadedPart, LoadingSpace};
 pub use builder::CacheBuilder;
 pub use cache::Cache;
-pub use error::{BoxError, Error};
+pub use error::{BoxError, Error, SharedError};
 pub use key::{IntoKey, IntoKeyParts, SpaceKey};
 pub use loader::{Consistency, IntoLoaded, Loaded};
 pub use observe::{CacheStatus, LoadEnd, Observer, ReadEnd};
@@ -94,11 +94,14 @@ pub use stamp::{NewerOnly, NotAStamp};
 pub use topology::RingChange;
 pub use write::Invalidated;
 
+#[cfg(feature = "dynamodb")]
+pub use aws_sdk_dynamodb;
+pub use metrics;
 #[cfg(feature = "aws")]
 pub use ringtide_core::aws::sdk_config;
 pub use ringtide_core::config::{self, Config, ConfigError};
 pub use ringtide_core::entry::Codec;
-pub use ringtide_core::key::{CacheKey, KeyPart, KeySpace, LocalTier, Mode};
+pub use ringtide_core::key::{CacheKey, KeyError, KeyPart, KeySpace, LocalTier, Mode, Template, TemplateError};
 pub use ringtide_core::ring::{ChangeError, Membership, Placement, ShardName, ShardSpec};
 #[cfg(feature = "memory")]
 pub use ringtide_core::valkey::MemoryServer;

@@ -4,7 +4,6 @@ mod failures;
 
 use std::convert::Infallible;
 use std::pin::{Pin, pin};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{Semaphore, SemaphorePermit};
@@ -127,9 +126,9 @@ fn returned(plan: &Plan, error: LoaderError) -> Error {
     match error {
         LoaderError::Returned(source) => match source.downcast::<Failure>() {
             Ok(failure) => failure.of(key),
-            Err(source) => Error::LoadFailed { key, source: Arc::from(source) },
+            Err(source) => Error::LoadFailed { key, source: source.into() },
         },
-        LoaderError::Encode(source) => Error::Encode { key, source: Arc::from(source) },
+        LoaderError::Encode(source) => Error::Encode { key, source: source.into() },
     }
 }
 

@@ -18,12 +18,13 @@ use crate::shard::ReadShard;
 /// A loaded value with what the origin knows about it.
 #[derive(Clone, Debug, PartialEq)]
 #[must_use]
+#[non_exhaustive]
 pub struct Loaded<T> {
     /// The value; `None` where the item does not exist, which is cached too.
     pub value: Option<T>,
     /// The item's version; [`Version::NONE`] where it has none.
     pub version: Version,
-    /// How long the entry lives, in place of the key space's time to live.
+    /// How long the entry lives, in place of the key space's time to live; see [`Loaded::ttl`].
     pub ttl: Option<Duration>,
 }
 
@@ -39,7 +40,15 @@ impl<T> Loaded<T> {
         self
     }
 
-    /// Chooses how long the entry lives.
+    /// Adds the item's version.
+    pub fn version(mut self, version: Version) -> Self {
+        self.version = version;
+        self
+    }
+
+    /// Chooses how long the entry is fresh, without the key space's jitter. It is cut to the key space's own times to live,
+    /// whichever is longer, because for so long a change of the ring remembers who may hold it: where loaders choose, give the
+    /// key space the longest.
     pub fn ttl(mut self, ttl: Duration) -> Self {
         self.ttl = Some(ttl);
         self
@@ -66,6 +75,7 @@ impl<T> IntoLoaded<T> for Loaded<T> {
 
 /// How new a load has to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Consistency {
     /// As the key space's mode says: strong in plain mode, possibly lagging in settle mode.
     AsUsual,

@@ -483,7 +483,7 @@ fn from_now(after: Duration) -> Option<tokio::time::Instant> {
 }
 
 fn undecodable(key: CacheKey, source: BoxError) -> Error {
-    Error::Decode { key, source: Arc::from(source) }
+    Error::Decode { key, source: source.into() }
 }
 
 /// Reads the value of an entry that is fresh; `None` for a negative entry.

@@ -11,13 +11,14 @@ use ringtide_core::version::Version;
 
 use crate::cache::Cache;
 use crate::error::Error;
-use crate::key::{IntoKey, IntoKeyParts};
+use crate::key::{IntoKey, SpaceKey};
 use crate::options::ReadOptions;
 use crate::space::Space;
 
 /// What became of an invalidation, summed over its keys; while the ring changes, a key counts once for every ring shard
 /// that may hold it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 #[must_use = "an invalidation that a ring shard did not answer is only queued"]
 pub struct Invalidated {
     /// What ring shards have acknowledged.
@@ -83,7 +84,7 @@ impl Cache {
 }
 
 impl<T> Space<T> {
-    /// Invalidates the entry of the key that `parts` render, as the change's record will: drops it, or marks it stale
+    /// Invalidates the entry of `key`, as the change's record will: drops it, or marks it stale
     /// where the key space serves stale values on errors, and takes the lease of a load under way. To be called after the
     /// write.
     ///
@@ -105,8 +106,8 @@ impl<T> Space<T> {
     ///
     /// # Errors
     /// [`Error::Key`]. A ring shard that does not answer is none: the answer says what is still queued.
-    pub async fn invalidate<'a>(&self, parts: impl IntoKeyParts<'a>) -> Result<Invalidated, Error> {
-        let keys = vec![self.key(parts)?];
+    pub async fn invalidate<'a>(&self, key: impl SpaceKey<'a>) -> Result<Invalidated, Error> {
+        let keys = vec![self.key(key)?];
         Ok(self.cache.inner.invalidate(&self.state, &self.options, keys, Version::NONE).await)
     }
 
@@ -114,11 +115,11 @@ impl<T> Space<T> {
     ///
     /// # Errors
     /// [`Error::Key`]; then nothing was invalidated.
-    pub async fn invalidate_many<'a, P: IntoKeyParts<'a>>(
+    pub async fn invalidate_many<'a, K: SpaceKey<'a>>(
         &self,
-        keys: impl IntoIterator<Item = P>,
+        keys: impl IntoIterator<Item = K>,
     ) -> Result<Invalidated, Error> {
-        let keys = keys.into_iter().map(|parts| self.key(parts)).collect::<Result<Vec<_>, _>>()?;
+        let keys = keys.into_iter().map(|key| self.key(key)).collect::<Result<Vec<_>, _>>()?;
         Ok(self.cache.inner.invalidate(&self.state, &self.options, keys, Version::NONE).await)
     }
 
@@ -130,12 +131,8 @@ impl<T> Space<T> {
     ///
     /// # Errors
     /// [`Error::Key`].
-    pub async fn invalidate_version<'a>(
-        &self,
-        parts: impl IntoKeyParts<'a>,
-        number: u128,
-    ) -> Result<Invalidated, Error> {
-        let keys = vec![self.key(parts)?];
+    pub async fn invalidate_version<'a>(&self, key: impl SpaceKey<'a>, number: u128) -> Result<Invalidated, Error> {
+        let keys = vec![self.key(key)?];
         Ok(self.cache.inner.invalidate(&self.state, &self.options, keys, Version::from_number(number)).await)
     }
 }

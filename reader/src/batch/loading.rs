@@ -12,7 +12,7 @@ use super::gathering::Gathering;
 use super::loader::BatchLoader;
 use super::read;
 use crate::error::Error;
-use crate::key::IntoKeyParts;
+use crate::key::SpaceKey;
 use crate::options::ReadOptions;
 use crate::space::Space;
 
@@ -40,7 +40,7 @@ pub struct LoadingSpace<K, T> {
 impl<K, T> LoadingSpace<K, T>
 where
     K: Clone + Eq + Hash + Send + Sync + 'static,
-    for<'k> &'k K: IntoKeyParts<'k>,
+    for<'k> &'k K: SpaceKey<'k>,
     T: Serialize + DeserializeOwned + Send + 'static,
 {
     pub(super) fn new(space: Space<T>, loader: BatchLoader<K, T>) -> Self {

@@ -17,7 +17,7 @@ use super::gathering::Gathering;
 use super::partition::{Lookup, Partition};
 use crate::cache::Inner;
 use crate::error::Error;
-use crate::key::IntoKeyParts;
+use crate::key::SpaceKey;
 use crate::lookup::{Found, Miss, Missed, limit_of, read_entry};
 use crate::observe::{self, Tally};
 use crate::space::Space;
@@ -29,7 +29,7 @@ type Answer<T> = Result<Option<T>, Error>;
 pub(super) async fn read_many<K, T>(space: &Space<T>, keys: Vec<K>, gathering: &Arc<Gathering<K, T>>) -> Batch<K, T>
 where
     K: Clone + Eq + Hash + Send + Sync + 'static,
-    for<'k> &'k K: IntoKeyParts<'k>,
+    for<'k> &'k K: SpaceKey<'k>,
     T: Serialize + DeserializeOwned + Send + 'static,
 {
     let name = &space.state.settings.name;
@@ -53,7 +53,7 @@ async fn read_each<K, T>(
 ) -> Batch<K, T>
 where
     K: Clone + Eq + Hash + Send + Sync + 'static,
-    for<'k> &'k K: IntoKeyParts<'k>,
+    for<'k> &'k K: SpaceKey<'k>,
     T: Serialize + DeserializeOwned + Send + 'static,
 {
     let Space { cache, state, options, .. } = space;

@@ -29,6 +29,7 @@ const FLUSH_RETRY: Duration = Duration::from_millis(500);
 /// What became of a membership that was handed in.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[must_use]
+#[non_exhaustive]
 pub enum RingChange {
     /// It is the one in use.
     Unchanged,

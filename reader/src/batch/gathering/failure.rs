@@ -1,17 +1,16 @@
 //! What fails every key of a call, or one of them.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use ringtide_core::key::CacheKey;
 
-use crate::error::{BoxError, Error};
+use crate::error::{BoxError, Error, SharedError};
 
 /// Why a batch loader has no answer for a key; cheap to clone, for all keys of a call.
 #[derive(Clone, Debug, thiserror::Error)]
 pub(crate) enum Failure {
     #[error("{0}")]
-    Returned(Arc<dyn std::error::Error + Send + Sync>),
+    Returned(SharedError),
     #[error("the batch loader panicked: {0}")]
     Panicked(String),
     #[error("the batch loader took longer than {0:?}")]
@@ -24,7 +23,7 @@ pub(crate) enum Failure {
 
 impl Failure {
     pub(super) fn returned(source: BoxError) -> Self {
-        Self::Returned(Arc::from(source))
+        Self::Returned(source.into())
     }
 
     /// The error of a read whose key this is.
