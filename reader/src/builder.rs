@@ -10,7 +10,7 @@ use futures_util::future::join_all;
 use metrics::Recorder;
 use ringtide_core::clock::unix_ms;
 use ringtide_core::config::{self, Config, ConfigError, Secret, Violation};
-use ringtide_core::key::KeySpace;
+use ringtide_core::key::{KeySpace, LocalTier};
 use ringtide_core::ring::{Membership, Placement, ShardName, ShardSpec};
 #[cfg(feature = "memory")]
 use ringtide_core::valkey::MemoryServer;
@@ -274,6 +274,7 @@ impl CacheBuilder {
             credentials: self.credentials.clone(),
             channel: channel(),
             settings: self.reader.clone(),
+            spaces: spaces.len() + 1,
             meter: self.meter.clone(),
             #[cfg(feature = "memory")]
             memory: self.memory.clone(),
@@ -290,6 +291,7 @@ impl CacheBuilder {
         let (Ok(history), Some(raw), true) = (history, raw, found.is_empty()) else {
             return Err(ConfigError::Invalid { path: None, violations: found });
         };
+        self.warn(&spaces);
         let kept_ms = history.kept_ms(now_ms);
         let topology = Topology::beginning(history, shards.clone(), now_ms);
         let changes = Changes::new(connector);
@@ -299,8 +301,8 @@ impl CacheBuilder {
             changes,
             settings: self.reader.clone(),
             watcher: self.watcher.clone(),
+            raw: SpaceState::new(raw, spaces.len()),
             spaces,
-            raw: SpaceState::new(raw),
             flights: Flights::new(),
             local,
             retries: Retries::new(self.reader.retry_queue, work.clone(), ended.clone()),
@@ -340,6 +342,22 @@ impl CacheBuilder {
         }
     }
 
+    /// Tells of settings that change nothing, as far as key spaces go.
+    fn warn(&self, spaces: &BTreeMap<String, Arc<SpaceState>>) {
+        let any = |has: fn(&KeySpace) -> bool| spaces.values().any(|space| has(&space.settings));
+        if self.reader.soft_timeout.is_some() && !any(KeySpace::serves_stale) {
+            tracing::warn!(
+                "`reader.soft_timeout` changes nothing, because no key space keeps values; set `stale_if_error`"
+            );
+        }
+        let in_memory = |space: &KeySpace| matches!(space.local, LocalTier::Bounded(_) | LocalTier::Tracked(_));
+        if self.reader.local_capacity == 0 && any(in_memory) {
+            tracing::warn!(
+                "key spaces are to answer from memory, and `reader.local_capacity` is 0: all reads go to the ring"
+            );
+        }
+    }
+
     /// Finds whether ring shards in memory stand beside servers, so that a test never writes to these.
     fn mixed(&self) -> Option<Violation> {
         #[cfg(feature = "memory")]
@@ -370,7 +388,7 @@ impl CacheBuilder {
             found.push(Violation::new(format!("spaces.{RAW}"), problem, "give the key space another name"));
         }
         found.extend(spaces.values().flat_map(|space| codec::violations(space)));
-        spaces.into_iter().map(|(name, space)| (name, SpaceState::new(space))).collect()
+        spaces.into_iter().enumerate().map(|(place, (name, space))| (name, SpaceState::new(space, place))).collect()
     }
 }
 

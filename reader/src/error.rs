@@ -123,6 +123,14 @@ pub enum Error {
         /// How long the read was given.
         after: Duration,
     },
+    /// The key's ring shard does not answer, and the read was not to load.
+    #[error("{key} is not told by the ring: {source}; load it, or try again")]
+    Unavailable {
+        /// The key.
+        key: CacheKey,
+        /// Why.
+        source: SharedError,
+    },
     /// The cache was closed while this read was waiting.
     #[error("the cache was closed while {key} was being read; call `Cache::close` after the last read")]
     Closed {
@@ -165,6 +173,7 @@ impl Error {
             | Self::Encode { key, .. }
             | Self::Decode { key, .. }
             | Self::DeadlineExceeded { key, .. }
+            | Self::Unavailable { key, .. }
             | Self::Closed { key } => Some(key),
         }
     }

@@ -45,6 +45,9 @@ pub(crate) async fn fill(
     (entry, ttl): (Bytes, Duration),
     proven: Version,
 ) -> Result<FillReply, ShardError> {
+    if load.encoded.payload.is_some() && load.encoded.version == Version::NONE {
+        plan.space.note_unversioned();
+    }
     let inline_max = inner.settings.inline_max;
     let fill = Fill { token: lease.token(), version: load.encoded.version, proven, ttl, entry, inline_max };
     let reply = lease.fill(&fill).await;

@@ -44,6 +44,21 @@ pub(crate) struct Plan {
     pub(crate) rejected: Option<Bytes>,
 }
 
+impl Plan {
+    /// Whether every load is strongly consistent, by the key space's mode.
+    fn loads_are_strong(&self) -> bool {
+        match &self.space.settings.mode {
+            Mode::Plain | Mode::Versioned { tombstone: None, .. } => true,
+            Mode::Settle { .. } | Mode::Versioned { tombstone: Some(_), .. } => false,
+        }
+    }
+
+    /// Whether a load is the newest that its loader has to give, as fresh reads want it.
+    fn newest_by(&self, consistency: Consistency) -> bool {
+        self.loads_are_strong() || !self.loader.told || consistency == Consistency::Strong
+    }
+}
+
 /// Drives a flight to its end: an entry of another's fill, a load of its own under a lease, or a load without one
 /// where the ring shard is `down` or every attempt was in vain.
 pub(crate) async fn fly(inner: Arc<Inner>, mut plan: Plan, flight: Flight, down: Option<ShardError>) {
@@ -211,13 +226,14 @@ type Held<'a> = (HeldLease, Option<SemaphorePermit<'a>>);
 
 async fn load_and_fill(inner: &Inner, plan: &Plan, flight: &Flight, held: Held<'_>, floor: Version) {
     let (mut lease, _permit) = held;
-    let strong = match &plan.space.settings.mode {
-        Mode::Plain | Mode::Versioned { tombstone: None, .. } => true,
-        Mode::Settle { .. } | Mode::Versioned { tombstone: Some(_), .. } => false,
-    };
+    let strong = plan.loads_are_strong();
     let proven_by_load = |floor| if strong { floor } else { Version::NONE };
-    let (mut consistency, mut proven) = (Consistency::AsUsual, proven_by_load(floor));
-    let mut latest = None;
+    // Who wants what is newer than the read gets the newest there is.
+    let (mut consistency, mut proven) = match plan.options.fresh && plan.loader.told {
+        true => (Consistency::Strong, floor),
+        false => (Consistency::AsUsual, proven_by_load(floor)),
+    };
+    let (mut known, mut latest) = (floor, None);
     loop {
         let kept = load::run(inner, plan, consistency, pin!(lease.keep())).await;
         let (began, load) = match kept {
@@ -230,16 +246,24 @@ async fn load_and_fill(inner: &Inner, plan: &Plan, flight: &Flight, held: Held<'
         };
         let life = lifetime_of(plan, &load);
         let entry = entry_of(&load, life.soft_expiry_ms);
+        // A load that lags behind what is known of is nobody's answer: its readers may have seen what it has not.
+        let lags = known > proven.max(load.encoded.version);
+        let newest = plan.newest_by(consistency);
         let answer = |newer| Outcome::Answer { entry: entry.clone(), loaded: Some(plan.loader.loads), newer };
         // From here on reads look up for themselves: they may begin after an invalidation that voids this fill.
         latest = latest.max(flight.close());
+        if !load.encoded.cached {
+            if !lags {
+                flight.early(began, answer(newest));
+            }
+            // The lease is given back, and whoever waits for it loads.
+            return flight.settle(Outcome::Retry);
+        }
         // The fill costs this process's readers nothing; it is on its way before a herd of them takes the processors.
         let mut filling = pin!(fill(inner, plan, &mut lease, &load, (entry.clone(), life.ttl), proven));
         let filled = futures_util::poll!(&mut filling);
-        // A load that lags behind what the grant knew of is made again: its readers may have seen what it has not.
-        let lags = consistency == Consistency::AsUsual && floor > proven.max(load.encoded.version);
         if !lags {
-            flight.early(began, answer(true));
+            flight.early(began, answer(newest));
         }
         let filled = match filled {
             Poll::Ready(filled) => filled,
@@ -249,12 +273,13 @@ async fn load_and_fill(inner: &Inner, plan: &Plan, flight: &Flight, held: Held<'
             Ok(FillReply::Stored) => {
                 // Where it lagged, the floor is gone since.
                 if lags {
-                    flight.early(began, answer(true));
+                    flight.early(began, answer(newest));
                 }
                 return flight.settle(answer(false));
             }
             Ok(FillReply::Below { floor }) if consistency == Consistency::AsUsual => {
                 consistency = Consistency::Strong;
+                known = known.max(floor);
                 proven = if plan.loader.told { floor } else { proven_by_load(floor) };
             }
             Ok(FillReply::Below { .. } | FillReply::Void | FillReply::Older) => return flight.settle(Outcome::Retry),
@@ -274,7 +299,8 @@ async fn drop_rejected(plan: &mut Plan) -> Result<(), ShardError> {
 async fn past_the_shard(inner: &Inner, plan: &Plan, flight: &Flight, error: &ShardError) {
     tracing::debug!(key = %plan.key, %error, "answering without the ring shard");
     plan.space.counters.fallbacks.increment(1);
-    answer_unleased(inner, plan, flight, Consistency::AsUsual, true).await;
+    let consistency = if plan.options.fresh { Consistency::Strong } else { Consistency::AsUsual };
+    answer_unleased(inner, plan, flight, consistency, true).await;
 }
 
 /// Answers by a load without a lease, which is not stored; reads that joined after it had begun share a second one.
@@ -285,8 +311,9 @@ async fn answer_unleased(inner: &Inner, plan: &Plan, flight: &Flight, consistenc
             Ok(loaded) => loaded,
             Err(error) => return flight.settle(Outcome::Failed(error)),
         };
-        let answer = Outcome::Answer { entry: entry_of(&load, 0), loaded: Some(plan.loader.loads), newer: true };
-        if down {
+        let (loaded, newer) = (Some(plan.loader.loads), plan.newest_by(consistency));
+        let answer = Outcome::Answer { entry: entry_of(&load, 0), loaded, newer };
+        if down && load.encoded.cached {
             let entry = || entry_of(&load, lifetime_of(plan, &load).soft_expiry_ms);
             inner.local.after_load(&ticket, &plan.key, &plan.space, entry);
         }

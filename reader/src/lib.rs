@@ -85,7 +85,7 @@ pub use cache::Cache;
 pub use error::{BoxError, Error, SharedError};
 pub use key::{IntoKey, IntoKeyParts, SpaceKey};
 pub use loader::{Consistency, IntoLoaded, Loaded};
-pub use observe::{CacheStatus, LoadEnd, Observer, ReadEnd};
+pub use observe::{CacheStatus, LoadEnd, Observer, Read, ReadEnd};
 pub use options::ReadOptions;
 pub use space::{Space, SpaceSettings};
 pub use stamp::VersionClock;

@@ -6,7 +6,7 @@ use std::convert::Infallible;
 use std::pin::{Pin, pin};
 use std::time::{Duration, Instant};
 
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::SemaphorePermit;
 use tokio::task::JoinError;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::Instrument;
@@ -35,7 +35,7 @@ pub(crate) async fn run(
     meanwhile: Pin<&mut impl Future<Output = Infallible>>,
 ) -> Result<(Instant, Load), Error> {
     let after = inner.settings.load_timeout;
-    if !plan.repeats && consistency == Consistency::AsUsual {
+    if !plan.repeats && (plan.options.fresh || consistency == Consistency::AsUsual) {
         plan.shard.budget.deposit();
     }
     let began = Instant::now();
@@ -73,7 +73,7 @@ pub(crate) async fn run(
     result
 }
 
-/// Loads without a lease, under the ring shard's cap on such loads.
+/// Loads without a lease, under the cap on such loads.
 pub(crate) async fn unleased(inner: &Inner, plan: &Plan, consistency: Consistency) -> Result<(Instant, Load), Error> {
     let after = inner.settings.load_timeout;
     if let Some(place) = plan.loader.place() {
@@ -81,7 +81,7 @@ pub(crate) async fn unleased(inner: &Inner, plan: &Plan, consistency: Consistenc
         place.under(&plan.shard, Cap::Unleased);
         return run(inner, plan, consistency, pin!(std::future::pending())).await;
     }
-    let _permit = permit(plan, &plan.shard.unleased, "max_fallback_loads", after).await?;
+    let _permit = permit(plan, Cap::Unleased, after).await?;
     run(inner, plan, consistency, pin!(std::future::pending())).await
 }
 
@@ -91,23 +91,19 @@ pub(crate) async fn leave(plan: &Plan, within: Duration) -> Result<Option<Semaph
         place.under(&plan.shard, Cap::Leased);
         return Ok(None);
     }
-    permit(plan, &plan.shard.leased, "max_loads", within).await.map(Some)
+    permit(plan, Cap::Leased, within).await.map(Some)
 }
 
-/// Waits for leave to load, for at most `within`; `limit` is the setting that says how many may.
-pub(crate) async fn permit<'a>(
-    plan: &Plan,
-    loads: &'a Semaphore,
-    limit: &'static str,
-    within: Duration,
-) -> Result<SemaphorePermit<'a>, Error> {
+/// Waits for leave to load, for at most `within`.
+async fn permit(plan: &Plan, cap: Cap, within: Duration) -> Result<SemaphorePermit<'_>, Error> {
+    let loads = plan.shard.cap(cap, &plan.space);
     if let Ok(permit) = loads.try_acquire() {
         return Ok(permit);
     }
     plan.space.counters.put_off.increment(1);
     match tokio::time::timeout(within, loads.acquire()).await {
         Ok(Ok(permit)) => Ok(permit),
-        Ok(Err(_)) | Err(_) => Err(Error::Overloaded { key: plan.key.clone(), limit }),
+        Ok(Err(_)) | Err(_) => Err(Error::Overloaded { key: plan.key.clone(), limit: cap.name() }),
     }
 }
 

@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use ringtide_core::version::Version;
 use serde::Serialize;
-use tokio::sync::Semaphore;
 
 use crate::codec::{Encoding, Payload};
 use crate::error::BoxError;
@@ -26,12 +25,21 @@ pub struct Loaded<T> {
     pub version: Version,
     /// How long the entry lives, in place of the key space's time to live; see [`Loaded::ttl`].
     pub ttl: Option<Duration>,
+    /// Whether it is stored; see [`Loaded::uncached`].
+    pub cached: bool,
 }
 
 impl<T> Loaded<T> {
     /// Takes a value without a version.
     pub fn new(value: Option<T>) -> Self {
-        Self { value, version: Version::NONE, ttl: None }
+        Self { value, version: Version::NONE, ttl: None, cached: true }
+    }
+
+    /// Answers the reads that wait for this load in this process, and is not stored: for what is good for now only, such as a
+    /// part of an item while the rest of it cannot be had. Others who waited for the lease load for themselves.
+    pub fn uncached(mut self) -> Self {
+        self.cached = false;
+        self
     }
 
     /// Adds the number that the item's version attribute holds.
@@ -88,6 +96,7 @@ pub(crate) struct Encoded {
     pub(crate) payload: Option<Payload>,
     pub(crate) version: Version,
     pub(crate) ttl: Option<Duration>,
+    pub(crate) cached: bool,
 }
 
 pub(crate) enum LoaderError {
@@ -109,7 +118,7 @@ pub(crate) struct Loader {
     place: Option<Arc<dyn Place>>,
 }
 
-/// What limits how many loads run at once on behalf of a ring shard.
+/// What limits how many loads of a key space run at once on behalf of a ring shard; see [`ReadShard::cap`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Cap {
     Leased,
@@ -117,13 +126,6 @@ pub(crate) enum Cap {
 }
 
 impl Cap {
-    pub(crate) fn of(self, shard: &ReadShard) -> &Semaphore {
-        match self {
-            Cap::Leased => &shard.leased,
-            Cap::Unleased => &shard.unleased,
-        }
-    }
-
     /// The setting that says how many.
     pub(crate) fn name(self) -> &'static str {
         match self {
@@ -220,5 +222,5 @@ where
         Err(error) => return Err(LoaderError::Returned(error.into())),
     };
     let payload = loaded.value.as_ref().map(|value| encoding.encode(value)).transpose().map_err(LoaderError::Encode)?;
-    Ok(Encoded { payload, version: loaded.version, ttl: loaded.ttl })
+    Ok(Encoded { payload, version: loaded.version, ttl: loaded.ttl, cached: loaded.cached })
 }

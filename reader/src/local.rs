@@ -159,15 +159,20 @@ impl Local {
         }
     }
 
-    /// Looks entries up by one command, in the order of `keys`, and keeps what it finds.
+    /// Looks entries up by one command, in the order of `keys`, and keeps what it finds, except where an invalidation has come
+    /// to be `owed` since that was asked.
     pub(crate) async fn read_many(
         &self,
         shard: &Arc<ReadShard>,
         keys: &[CacheKey],
         space: &SpaceState,
+        owed: impl Fn(&CacheKey) -> bool,
     ) -> Result<Vec<Option<Bytes>>, ShardError> {
         if let (Some(store), LocalTier::Fallback(ttl)) = (&self.store, space.settings.local) {
             let forgotten = store.forgotten();
+            if keys.iter().any(owed) {
+                return shard.get_many(keys).await;
+            }
             let found = shard.get_many(keys).await?;
             // What has to be fetched from memory for each entry is fetched at once, and so is what is noted of each.
             let marks = |(key, entry): (_, &Option<Bytes>)| entry.as_ref().map(|entry| seen::mark(key, entry));
@@ -181,7 +186,8 @@ impl Local {
             }
             return Ok(found);
         }
-        let tickets: Vec<Ticket> = keys.iter().map(|key| self.before_read(key, space, shard)).collect();
+        let ticket = |key| Some(self.before_read(key, space, shard)).filter(|_| !owed(key)).unwrap_or(Ticket::Nothing);
+        let tickets: Vec<Ticket> = keys.iter().map(ticket).collect();
         let found = shard.get_many(keys).await?;
         for ((key, ticket), entry) in keys.iter().zip(tickets).zip(&found) {
             if let Some(entry) = entry {
@@ -211,15 +217,16 @@ impl Local {
         let (Some(store), Ticket::Fallback { forgotten }) = (&self.store, ticket) else { return };
         let (LocalTier::Fallback(ttl) | LocalTier::Bounded(ttl)) = space.settings.local else { return };
         let Some(kept) = Kept::new(store.now(), space, &entry(), ttl, None) else { return };
-        store.insert_unless_forgotten(key, kept, *forgotten);
-        space.counters.local_fallback_sets.increment(1);
+        if store.insert_unless_forgotten(key, kept, *forgotten) {
+            space.counters.local_fallback_sets.increment(1);
+        }
     }
 
     /// The copy that answers before the ring shard is asked.
     #[inline]
     fn first(&self, key: &CacheKey, space: &SpaceState, options: &ReadOptions) -> Option<Arc<Kept>> {
         let (LocalTier::Bounded(_) | LocalTier::Tracked(_)) = space.settings.local else { return None };
-        if options.fresh {
+        if options.fresh || options.skips_memory {
             return None;
         }
         self.find(key, space)

@@ -95,7 +95,7 @@ impl Miss {
     }
 
     /// The entry that may be served if the load fails.
-    fn stale(&self) -> Option<&Bytes> {
+    pub(crate) fn stale(&self) -> Option<&Bytes> {
         match self {
             Miss::Invalidated(entry) | Miss::Expired(entry) | Miss::Down { stale: entry, .. } => entry.as_ref(),
             Miss::Absent | Miss::NotAnEntry(_) | Miss::Undecodable { .. } | Miss::Refused => None,
@@ -113,7 +113,7 @@ pub(crate) struct Missed<'a> {
     /// The latest entry that it found of a value that may be served if its load fails.
     stale: Option<Bytes>,
     /// When it is served at the latest, beside the deadline.
-    soft: Option<tokio::time::Instant>,
+    pub(crate) soft: Option<tokio::time::Instant>,
 }
 
 /// What follows for a read that has waited for its flight.
@@ -137,10 +137,11 @@ impl Inner {
             return Err(Miss::Refused);
         }
         let shard = self.shard(key);
+        // Before it is known whether an invalidation is owed: one that is from now on refuses the copy.
+        let ticket = self.local.before_read(key, space, &shard);
         if let Some(error) = self.owed(&shard, key) {
             return self.local_fallback(key, space, options, error);
         }
-        let ticket = self.local.before_read(key, space, &shard);
         let entry = match shard.get(key).await {
             Ok(Some(entry)) => entry,
             Ok(None) => return Err(Miss::Absent),
@@ -148,6 +149,42 @@ impl Inner {
         };
         self.local.after_read(ticket, key, space, &entry);
         self.accept(&entry, space, options)
+    }
+
+    /// Looks a key up without ever loading it; nothing where nothing may be served.
+    pub(crate) async fn peek<T: DeserializeOwned>(
+        &self,
+        key: &CacheKey,
+        space: &SpaceState,
+        options: &ReadOptions,
+    ) -> Result<Option<Found<T>>, Error> {
+        if let Some(found) = self.local_first(key, space, options) {
+            return Ok(Some(found));
+        }
+        let look = self.look(key, space, options);
+        let looked = match limit_of(options, &self.settings) {
+            None => look.await,
+            Some((after, at)) => match tokio::time::timeout_at(at, look).await {
+                Ok(looked) => looked,
+                Err(_) => {
+                    space.counters.late.increment(1);
+                    return Err(Error::DeadlineExceeded { key: key.clone(), after });
+                }
+            },
+        };
+        match looked {
+            Ok(found) => Ok(Some(found)),
+            Err(miss) => {
+                tracing::debug!(key = %key, reason = ?miss.reason(), "nothing to serve");
+                space.counters.misses.add(miss.reason());
+                match miss {
+                    Miss::Down { error, .. } => {
+                        Err(Error::Unavailable { key: key.clone(), source: BoxError::from(error).into() })
+                    }
+                    _ => Ok(None),
+                }
+            }
+        }
     }
 
     /// Judges an entry, reads its value, and counts it.
@@ -478,7 +515,7 @@ pub(crate) fn limit_of(options: &ReadOptions, settings: &config::Reader) -> Opti
 }
 
 /// When a time is over that begins now; nothing where that is beyond what clocks can tell.
-fn from_now(after: Duration) -> Option<tokio::time::Instant> {
+pub(crate) fn from_now(after: Duration) -> Option<tokio::time::Instant> {
     tokio::time::Instant::now().checked_add(after)
 }
 
@@ -496,7 +533,7 @@ pub(crate) fn decode<T: DeserializeOwned>(entry: &Bytes) -> Result<Option<T>, Mi
 }
 
 /// Serves a value that is kept for serving stale; nothing where that cannot be.
-fn serve_stale<T: DeserializeOwned>(
+pub(crate) fn serve_stale<T: DeserializeOwned>(
     key: &CacheKey,
     space: &SpaceState,
     entry: &Bytes,

@@ -29,8 +29,27 @@ pub enum CacheStatus {
     LocalHit,
     /// A value past its time.
     Stale,
-    /// A load, of this process or of another one that was waited for.
+    /// A load, of this process or of another one that was waited for; nothing, where there was none to wait for
+    /// ([`crate::Space::peek`]).
     Miss,
+}
+
+/// What a read was answered with, and where that came from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Read<T> {
+    /// The value; `None` for an item that does not exist.
+    pub value: Option<T>,
+    /// Where it came from; [`CacheStatus::Stale`] where it is past its time, or was invalidated and its load has failed.
+    pub status: CacheStatus,
+    /// How long the entry that answered is still fresh, by this process's clock; `None` where none did or it does not say.
+    pub fresh_for: Option<Duration>,
+}
+
+impl<T> From<Found<T>> for Read<T> {
+    fn from(found: Found<T>) -> Self {
+        Self { status: found.status, fresh_for: found.answered().fresh_for(), value: found.value }
+    }
 }
 
 impl CacheStatus {
@@ -155,6 +174,9 @@ pub(crate) struct Answered {
 }
 
 impl Answered {
+    /// Nothing is cached, and nothing was loaded.
+    pub(crate) const NOTHING: Self = Self { status: CacheStatus::Miss, exists: false, soft_expiry_ms: 0 };
+
     /// How long the entry that answered is still fresh.
     fn fresh_for(self) -> Option<Duration> {
         (self.soft_expiry_ms > 0).then(|| Duration::from_millis(self.soft_expiry_ms.saturating_sub(unix_ms())))
@@ -266,8 +288,17 @@ pub(crate) fn begin_many(space: &str, keys: usize) -> Option<Span> {
 impl Watched<'_> {
     /// Runs a read within its span, and tells how it ended.
     pub(crate) async fn over<T>(self, read: impl Future<Output = Result<Found<T>, Error>>) -> Result<Found<T>, Error> {
+        self.over_any(read, Found::answered).await
+    }
+
+    /// As [`Watched::over`], for a read that ends with something else.
+    pub(crate) async fn over_any<R>(
+        self,
+        read: impl Future<Output = Result<R, Error>>,
+        answered: impl FnOnce(&R) -> Answered,
+    ) -> Result<R, Error> {
         let result = read.instrument(self.span.clone()).await;
-        self.end(result.as_ref().map(Found::answered));
+        self.end(result.as_ref().map(answered));
         result
     }
 

@@ -20,6 +20,7 @@ pub struct ReadOptions {
     pub(crate) timeout: Option<Duration>,
     pub(crate) soft_timeout: Option<Duration>,
     pub(crate) fresh: bool,
+    pub(crate) skips_memory: bool,
 }
 
 /// How far a value may be from fresh, in ms.
@@ -45,6 +46,7 @@ impl ReadOptions {
             timeout: None,
             soft_timeout: None,
             fresh: false,
+            skips_memory: false,
         }
     }
 
@@ -75,7 +77,8 @@ impl ReadOptions {
         self
     }
 
-    /// Chooses how long after its time to live a value is served where its load fails; zero for never.
+    /// Chooses how long after its time to live a value is served where its load fails; zero for never. A value that was
+    /// invalidated is served for the key space's whole window, if for any: its entry does not say since when.
     pub const fn stale_if_error(mut self, window: Duration) -> Self {
         self.stale_if_error = Some(window);
         self
@@ -90,21 +93,33 @@ impl ReadOptions {
 
     /// Chooses how long a read may take altogether; then it ends with a stale value, where there is one that may be
     /// served, or with [`crate::Error::DeadlineExceeded`]. The load goes on for others. So long an invalidation takes at most,
-    /// too, which goes on as well.
+    /// too, which goes on as well. [`Duration::MAX`] is no limit, also where `[reader] timeout` is one.
     pub const fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);
         self
     }
 
-    /// Chooses how long a read waits for a load where a stale value may be served instead.
+    /// Chooses how long a read waits for a load where a stale value may be served instead: within `stale_if_error`, without
+    /// which it changes nothing. In a read of many keys it counts from its beginning.
     pub const fn soft_timeout(mut self, timeout: Duration) -> Self {
         self.soft_timeout = Some(timeout);
         self
     }
 
-    /// Loads in any case, and stores what was loaded: the answer is of a load that began after the read, whatever is cached.
+    /// Loads in any case, and stores what was loaded: the answer is of a load that began after the read, whatever is cached,
+    /// and that is strongly consistent where the loader can choose ([`crate::Space::get_or_load_with`]). It is not stored
+    /// where its ring shard fails, or where the key changes all the time. An error that a load of the key has ended with a
+    /// moment ago is shared as with every read.
     pub const fn fresh(mut self) -> Self {
         self.fresh = true;
+        self
+    }
+
+    /// Asks the ring also where the key space has values in this process's memory that answer first
+    /// ([`LocalTier::Bounded`](crate::LocalTier::Bounded), [`LocalTier::Tracked`](crate::LocalTier::Tracked)); what it answers
+    /// is kept there for others.
+    pub const fn skip_memory(mut self) -> Self {
+        self.skips_memory = true;
         self
     }
 

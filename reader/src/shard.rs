@@ -17,7 +17,9 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::budget::Budget;
 use crate::circuit::{Circuit, Circuits};
 use crate::inbox::Waiters;
+use crate::loader::Cap;
 use crate::local::Part;
+use crate::space::SpaceState;
 
 pub(crate) struct ReadShard {
     /// Past the breaker: for what has pauses of its own.
@@ -27,10 +29,8 @@ pub(crate) struct ReadShard {
     /// The channel of this process's inbox.
     pub(crate) channel: String,
     pub(crate) waiters: Arc<Waiters>,
-    /// Loads under leases that may run at once.
-    pub(crate) leased: Semaphore,
-    /// Loads without a lease that may run at once.
-    pub(crate) unleased: Semaphore,
+    /// How many loads may run at once on its behalf, for each key space by its place.
+    loads: Box<[Loads]>,
     /// Repeated loads on behalf of its keys.
     pub(crate) budget: Budget,
     circuits: Circuits,
@@ -40,19 +40,46 @@ pub(crate) struct ReadShard {
     inbox: OnceLock<AbortOnDropHandle<Option<()>>>,
 }
 
+/// A key space's loads that may run at once on behalf of a ring shard: what hangs holds up its own key space's at most.
+struct Loads {
+    leased: Semaphore,
+    unleased: Semaphore,
+}
+
+impl Loads {
+    fn new(settings: &Reader) -> Self {
+        let at_once = |loads: usize| Semaphore::new(loads.min(Semaphore::MAX_PERMITS));
+        Self { leased: at_once(settings.max_loads), unleased: at_once(settings.max_fallback_loads) }
+    }
+}
+
 impl ReadShard {
-    pub(crate) fn new(shard: Shard, part: Option<Arc<Part>>, channel: String, settings: &Reader) -> Self {
+    pub(crate) fn new(
+        shard: Shard,
+        part: Option<Arc<Part>>,
+        channel: String,
+        settings: &Reader,
+        spaces: usize,
+    ) -> Self {
         Self {
             channel,
             waiters: Arc::default(),
-            leased: Semaphore::new(settings.max_loads.min(Semaphore::MAX_PERMITS)),
-            unleased: Semaphore::new(settings.max_fallback_loads.min(Semaphore::MAX_PERMITS)),
+            loads: (0..spaces).map(|_| Loads::new(settings)).collect(),
             budget: Budget::new(settings.retry_budget, Instant::now()),
             circuits: Circuits::new(&shard, settings),
             held_back: AtomicBool::new(false),
             inbox: OnceLock::new(),
             shard,
             part,
+        }
+    }
+
+    /// How many loads of a key space may run at once on its behalf.
+    pub(crate) fn cap(&self, cap: Cap, space: &SpaceState) -> &Semaphore {
+        let loads = &self.loads[space.place];
+        match cap {
+            Cap::Leased => &loads.leased,
+            Cap::Unleased => &loads.unleased,
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::marker::PhantomData;
-use std::sync::Arc;
+use std::sync::{Arc, Once};
 use std::time::Duration;
 
 use ringtide_core::config::Violation;
@@ -16,6 +16,8 @@ use crate::counters::Counters;
 use crate::error::{BoxError, Error};
 use crate::key::SpaceKey;
 use crate::loader::{Consistency, IntoLoaded, Loader};
+use crate::lookup::Found;
+use crate::observe::{Answered, Read};
 use crate::options::ReadOptions;
 
 /// What keys that are given as they are go by, where key spaces have names.
@@ -34,13 +36,29 @@ pub struct Space<T> {
 /// A key space's settings with its counters.
 pub(crate) struct SpaceState {
     pub(crate) settings: Arc<KeySpace>,
+    /// Its place among the cache's key spaces.
+    pub(crate) place: usize,
     pub(crate) counters: Counters,
+    unversioned: Once,
 }
 
 impl SpaceState {
-    pub(crate) fn new(settings: Arc<KeySpace>) -> Arc<Self> {
+    pub(crate) fn new(settings: Arc<KeySpace>, place: usize) -> Arc<Self> {
         let counters = Counters::new(&settings.name);
-        Arc::new(Self { settings, counters })
+        Arc::new(Self { settings, place, counters, unversioned: Once::new() })
+    }
+
+    /// Notes that a value was loaded without a version; told once where versions are compared.
+    pub(crate) fn note_unversioned(&self) {
+        if let Mode::Versioned { attribute, .. } = &self.settings.mode {
+            self.unversioned.call_once(|| {
+                tracing::warn!(
+                    space = %self.settings.name, attribute,
+                    "a loader gives no version, so that versions served for its keys may go back; return `Loaded` with the \
+                     attribute's number, or tell `ItemLoader` the attribute"
+                );
+            });
+        }
     }
 }
 
@@ -49,7 +67,7 @@ impl<T> Space<T> {
         Self { cache, state, options: ReadOptions::new(), value: PhantomData }
     }
 
-    /// The same key space, read with other settings.
+    /// The same key space, read with other settings, which stand in place of all that [`Space::options`] were before.
     ///
     /// ```
     /// # async fn example(products: ringtide::Space<String>) -> Result<(), ringtide::Error> {
@@ -64,6 +82,11 @@ impl<T> Space<T> {
     #[must_use]
     pub fn with(&self, options: ReadOptions) -> Self {
         Self { options, ..self.clone() }
+    }
+
+    /// What its reads ask for beyond the key space's settings, to build on: `space.with(space.options().fresh())`.
+    pub fn options(&self) -> ReadOptions {
+        self.options
     }
 
     /// The key space's settings.
@@ -102,7 +125,9 @@ impl<T: Serialize + DeserializeOwned + 'static> Space<T> {
     /// As [`Space::get_or_load`], with a loader that is told how new its load has to be.
     ///
     /// For loads that may lag (settle mode, versioned mode without `consistent_loads`): a load that turns out to be
-    /// older than a change already known is repeated with [`Consistency::Strong`].
+    /// older than a version already known is repeated with [`Consistency::Strong`], and so is asked for by
+    /// [`ReadOptions::fresh`]. Where loads may lag and versions are compared, "does not exist" is stored for such a loader
+    /// alone: it has no version to compare, and is known to be new by a strong load.
     ///
     /// # Errors
     /// [`Error`], shared by everybody who waited for the same load.
@@ -119,6 +144,69 @@ impl<T: Serialize + DeserializeOwned + 'static> Space<T> {
     {
         let key = self.key(key)?;
         Ok(self.cache.inner.read(key, &self.state, &self.options, || Loader::new(true, loader)).await?.value)
+    }
+}
+
+impl<T: Serialize + DeserializeOwned + 'static> Space<T> {
+    /// As [`Space::get_or_load_with`], for those who want to know whether what answers is fresh, and for how long: to refuse
+    /// a value that is served stale, or to tell an HTTP client its `Age`.
+    ///
+    /// ```
+    /// # async fn example(prices: ringtide::Space<u64>) -> Result<(), ringtide::Error> {
+    /// use ringtide::CacheStatus;
+    ///
+    /// let price = prices.read(42, |_| async { Ok::<_, std::io::Error>(Some(995)) }).await?;
+    /// if price.status == CacheStatus::Stale {
+    ///     // The table cannot be read now; this is what it said last.
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error`], shared by everybody who waited for the same load.
+    pub async fn read<'a, L, E, F, Fut>(&self, key: impl SpaceKey<'a>, loader: F) -> Result<Read<T>, Error>
+    where
+        F: Fn(Consistency) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<L, E>> + Send + 'static,
+        L: IntoLoaded<T> + 'static,
+        E: Into<BoxError> + 'static,
+    {
+        let key = self.key(key)?;
+        let found = self.cache.inner.read(key, &self.state, &self.options, || Loader::new(true, loader)).await?;
+        Ok(found.into())
+    }
+
+    /// Tells what is cached of `key`, and never loads: `None` where nothing is that may be served.
+    ///
+    /// A value is served as [`Space::get_or_load`] serves it without waiting: from this process's memory where the key
+    /// space asks there first, and past its time within `stale_while_revalidate`, though nothing is loaded behind it. With
+    /// [`ReadOptions::fresh`] nothing is. The answer is [`Read::value`] `None` where it is cached that the item does not exist.
+    ///
+    /// ```
+    /// # async fn example(products: ringtide::Space<String>) -> Result<(), ringtide::Error> {
+    /// match products.peek(42).await? {
+    ///     Some(read) => println!("cached: {:?}, fresh for {:?}", read.value, read.fresh_for),
+    ///     None => println!("not cached"),
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] where its ring shard does not answer and this process's memory has nothing either,
+    /// [`Error::DeadlineExceeded`] and [`Error::Key`].
+    pub async fn peek<'a>(&self, key: impl SpaceKey<'a>) -> Result<Option<Read<T>>, Error> {
+        let key = self.key(key)?;
+        let inner = &self.cache.inner;
+        let peeked = match inner.watcher.begin(&self.state.settings.name, &key) {
+            None => inner.peek(&key, &self.state, &self.options).await,
+            Some(watched) => {
+                let answered = |found: &Option<Found<T>>| found.as_ref().map_or(Answered::NOTHING, Found::answered);
+                watched.over_any(inner.peek(&key, &self.state, &self.options), answered).await
+            }
+        };
+        Ok(peeked?.map(Read::from))
     }
 }
 

@@ -196,14 +196,14 @@ where
         let parts = tokio::select! {
             biased;
             parts = begin => parts.unwrap_or_default(),
-            parts = self.waited_enough(id) => parts,
+            parts = self.waited_enough(id, inner.settings.load_timeout / 2) => parts,
         };
         call::load(&self.loader, &inner, &space, parts).await;
     }
 
-    async fn waited_enough(&self, id: u64) -> Vec<Part<K, T>> {
+    async fn waited_enough(&self, id: u64, most: Duration) -> Vec<Part<K, T>> {
         let opened = Instant::now();
-        let mut until = opened + self.loader.window;
+        let mut until = opened + self.loader.window.min(most);
         loop {
             tokio::time::sleep_until(until).await;
             let taken = self.state().overdue(id, opened, Instant::now());

@@ -1,11 +1,14 @@
 //! Loaders of many keys, and what they may return for each.
 
 use std::collections::HashMap;
+use std::convert::Infallible;
 use std::fmt;
 use std::hash::{BuildHasher, Hash};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
+
+use futures_util::future::join_all;
 
 use crate::error::BoxError;
 use crate::loader::{Consistency, Loaded};
@@ -87,13 +90,37 @@ impl<K, T> BatchLoader<K, T> {
         Self { call: Arc::new(call), told: true, max_batch: Self::DEFAULT_MAX_BATCH, window: Self::DEFAULT_WINDOW }
     }
 
+    /// Takes a loader of one key, for origins that have no call for many: it is called for each key by itself, and
+    /// keys wait for no others. It returns for its key what a map may hold for one ([`LoadedPart`]).
+    ///
+    /// ```
+    /// use ringtide::BatchLoader;
+    ///
+    /// let names = BatchLoader::each(|pk: u64| async move { Ok::<_, std::io::Error>(Some(format!("tea {pk}"))) });
+    /// # let _: BatchLoader<u64, String> = names;
+    /// ```
+    pub fn each<L, F, Fut>(loader: F) -> Self
+    where
+        K: Clone + Eq + Hash + Send + 'static,
+        F: Fn(K) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = L> + Send + 'static,
+        L: LoadedPart<T> + Send + 'static,
+    {
+        let of_all = move |keys: Vec<K>| {
+            let loads: Vec<_> = keys.iter().cloned().map(&loader).collect();
+            async move { Ok::<_, Infallible>(keys.into_iter().zip(join_all(loads).await).collect::<HashMap<_, _>>()) }
+        };
+        Self { max_batch: 1, window: Duration::ZERO, ..Self::new(of_all) }
+    }
+
     /// Chooses how many keys a call may have, at least 1.
     pub fn max_batch(mut self, keys: usize) -> Self {
         self.max_batch = keys.max(1);
         self
     }
 
-    /// Chooses how long a call waits for other reads' keys; zero for not at all. Timers tick in ms.
+    /// Chooses how long a call waits for other reads' keys; zero for not at all, at most half of `reader.load_timeout`. Timers
+    /// tick in ms.
     pub fn window(mut self, window: Duration) -> Self {
         self.window = window;
         self

@@ -13,6 +13,8 @@ use super::loader::BatchLoader;
 use super::read;
 use crate::error::Error;
 use crate::key::SpaceKey;
+use crate::lookup::Found;
+use crate::observe::Read;
 use crate::options::ReadOptions;
 use crate::space::Space;
 
@@ -53,10 +55,35 @@ where
     /// # Errors
     /// [`Error`], shared by everybody who waited for the same load of this key.
     pub async fn get(&self, key: K) -> Result<Option<T>, Error> {
+        Ok(self.find(key).await?.value)
+    }
+
+    async fn find(&self, key: K) -> Result<Found<T>, Error> {
         let Space { cache, state, options, .. } = &self.space;
         let rendered = self.space.key(&key)?;
         let loader = || self.gathering.loader(&cache.inner, state, key, None);
-        Ok(cache.inner.read(rendered, state, options, loader).await?.value)
+        cache.inner.read(rendered, state, options, loader).await
+    }
+
+    /// As [`LoadingSpace::get`], with a value that all readers of this process share; see [`Space::get_or_load_shared`].
+    ///
+    /// # Errors
+    /// [`Error`], shared by everybody who waited for the same load of this key.
+    pub async fn get_shared(&self, key: K) -> Result<Option<Arc<T>>, Error>
+    where
+        T: Sync,
+    {
+        let Space { cache, state, .. } = &self.space;
+        let rendered = self.space.key(&key)?;
+        self.space.read_shared(rendered, || self.gathering.loader(&cache.inner, state, key, None)).await
+    }
+
+    /// As [`LoadingSpace::get`], for those who want to know whether what answers is fresh; see [`Space::read`].
+    ///
+    /// # Errors
+    /// [`Error`], shared by everybody who waited for the same load of this key.
+    pub async fn read(&self, key: K) -> Result<Read<T>, Error> {
+        Ok(self.find(key).await?.into())
     }
 
     /// Reads the entries of many keys, and loads and caches those that are missing; otherwise as [`Space::get_many`].
@@ -65,13 +92,14 @@ where
         read::read_many(&self.space, keys, &self.gathering).await
     }
 
-    /// The same key space and loader, read with other settings.
+    /// The same key space and loader, read with other settings, which stand in place of those before; see
+    /// [`Space::options`].
     #[must_use]
     pub fn with(&self, options: ReadOptions) -> Self {
         Self { space: self.space.with(options), gathering: self.gathering.clone() }
     }
 
-    /// The key space.
+    /// The key space: to invalidate its keys, and to peek at them.
     #[must_use]
     pub fn space(&self) -> &Space<T> {
         &self.space

@@ -16,9 +16,10 @@ use super::answers::Batch;
 use super::gathering::Gathering;
 use super::partition::{Lookup, Partition};
 use crate::cache::Inner;
+use crate::counters::StaleReason;
 use crate::error::Error;
 use crate::key::SpaceKey;
-use crate::lookup::{Found, Miss, Missed, limit_of, read_entry};
+use crate::lookup::{Found, Miss, Missed, from_now, limit_of, read_entry, serve_stale};
 use crate::observe::{self, Tally};
 use crate::space::Space;
 use crate::topology::Topology;
@@ -91,7 +92,7 @@ where
             let found = match owed {
                 Some(error) => Err(error),
                 None if options.fresh => Ok(Vec::new()),
-                None => inner.local.read_many(shard, &lookup.keys, state).await,
+                None => inner.local.read_many(shard, &lookup.keys, state, |key| inner.owed(shard, key).is_some()).await,
             };
             (lookup, found, expected)
         }
@@ -102,13 +103,18 @@ where
     expected.give_up();
     let loader = |part: K| gathering.loader(inner, state, part, Some(expected.another()));
     let deadline = limit.map(|(_, at)| at);
+    // One for all misses, however many waves they come in.
+    let soft = options.soft_timeout_or(&inner.settings).and_then(from_now);
     let begin = |(place, part, key, miss)| {
         let mut loader = loader(part);
         async move {
             let mut missed = Missed::new(key, state, options, deadline, &mut loader);
+            missed.soft = soft;
             (place, inner.answer_miss(&mut missed, miss).await)
         }
     };
+    // Values that may be served at the deadline.
+    let mut stale = Vec::new();
     let (mut misses, mut missing, mut behind) = (VecDeque::new(), FuturesUnordered::new(), 0);
     let reading = async {
         loop {
@@ -143,7 +149,12 @@ where
                                 }
                                 *answered = Some(Ok(found.value));
                             }
-                            Err(miss) => misses.push_back((place, part.clone(), key.clone(), miss)),
+                            Err(miss) => {
+                                if let (Some(_), Some(entry)) = (deadline, miss.stale()) {
+                                    stale.push((place, key.clone(), entry.clone()));
+                                }
+                                misses.push_back((place, part.clone(), key.clone(), miss));
+                            }
                         }
                     }
                     // All entries at once: one that is freed while values are made is taken to pieces for them.
@@ -167,6 +178,16 @@ where
         None => reading.await,
         // What is not answered by then is late; the rest is answered all the same.
         Some(at) => tokio::time::timeout_at(at, reading).await.unwrap_or(()),
+    }
+    // What no wave has come to by then, or too few were told of in the last moment.
+    for (place, key, entry) in stale {
+        let (_, answer) = &mut answers[place];
+        if answer.is_none()
+            && let Some(found) = serve_stale(&key, state, &entry, StaleReason::Deadline)
+        {
+            tally.count(|| Some(key), Ok(found.answered()));
+            *answer = Some(Ok(found.value));
+        }
     }
     // The answers stay where they are: an answer that may be missing takes no more room than one that may not.
     let mut late = |key: &K| {

@@ -141,7 +141,7 @@ impl ItemLoader {
                     return loaded;
                 }
             };
-            let (processed, mut unknown) = (!items.is_empty(), false);
+            let (mut processed, mut unknown) = (!items.is_empty(), false);
             for item in items {
                 // Read once for each of the keys that stand for it.
                 let keys = page.take(&item);
@@ -151,6 +151,7 @@ impl ItemLoader {
                 }
             }
             let absent = page.keep(&unprocessed);
+            processed |= !absent.is_empty();
             if unknown {
                 // One of the absent keys may be that item's, and must not be cached as an absence.
                 loaded.extend(absent.into_iter().map(|key| (key, Err(ItemError::Unmatched { table: table() }))));
@@ -243,6 +244,13 @@ mod tests {
         assert_eq!(calls, [60, 50, 40, 30, 20, 10]);
         assert_eq!(loaded.len(), 30);
         assert!(loaded.values().all(Result::is_ok));
+    }
+
+    #[tokio::test]
+    async fn keys_that_turn_out_not_to_exist_are_progress_too() {
+        let (loaded, calls) = load((0..20).filter(|pk| pk % 2 == 1).collect(), |_| Some(1)).await;
+        assert_eq!(calls, [10, 9, 8, 7, 6, 5, 4, 3, 2, 1]);
+        assert!(loaded.is_empty(), "{loaded:?}");
     }
 
     #[tokio::test]

@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 use crate::cache::Inner;
 use crate::error::{BoxError, Error};
 use crate::key::SpaceKey;
-use crate::loader::{IntoLoaded, Loader};
+use crate::loader::{Consistency, IntoLoaded, Loader};
 use crate::lookup::Found;
 use crate::options::ReadOptions;
 use crate::space::{Space, SpaceState};
@@ -47,9 +47,39 @@ impl<T: Serialize + DeserializeOwned + Send + Sync + 'static> Space<T> {
         L: IntoLoaded<T> + 'static,
         E: Into<BoxError> + 'static,
     {
+        self.read_shared(key, || Loader::new(false, move |_| loader())).await
+    }
+
+    /// As [`Space::get_or_load_shared`], with a loader that is told how new its load has to be; see
+    /// [`Space::get_or_load_with`].
+    ///
+    /// # Errors
+    /// [`Error`], shared by everybody who waited for the same load.
+    pub async fn get_or_load_shared_with<'a, L, E, F, Fut>(
+        &self,
+        key: impl SpaceKey<'a>,
+        loader: F,
+    ) -> Result<Option<Arc<T>>, Error>
+    where
+        F: Fn(Consistency) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<L, E>> + Send + 'static,
+        L: IntoLoaded<T> + 'static,
+        E: Into<BoxError> + 'static,
+    {
+        self.read_shared(key, || Loader::new(true, loader)).await
+    }
+}
+
+impl<T: DeserializeOwned + Send + Sync + 'static> Space<T> {
+    /// Reads a value that all readers share; `loader` is only made where it is needed.
+    #[inline]
+    pub(crate) async fn read_shared<'a>(
+        &self,
+        key: impl SpaceKey<'a>,
+        loader: impl FnOnce() -> Loader + Send,
+    ) -> Result<Option<Arc<T>>, Error> {
         let key = key.of_space(&self.state.settings.template)?;
         let inner = &self.cache.inner;
-        let loader = || Loader::new(false, move |_| loader());
         match inner.watcher.begin(&self.state.settings.name, &key) {
             None => Ok(inner.read_shared(key, &self.state, &self.options, loader).await?.value),
             Some(watched) => {

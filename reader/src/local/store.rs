@@ -105,15 +105,17 @@ impl Store {
     ///
     /// One that does so at the same time may be overlooked for a moment; what is only asked while a ring shard fails need not be
     /// truer.
-    pub(super) fn insert_unless_forgotten(&self, key: &CacheKey, kept: Kept, forgotten: u64) {
+    pub(super) fn insert_unless_forgotten(&self, key: &CacheKey, kept: Kept, forgotten: u64) -> bool {
         if self.forgotten() != forgotten {
-            return;
+            return false;
         }
         self.copies.insert(key.clone(), Arc::new(kept));
-        if self.forgotten() != forgotten {
+        let stays = self.forgotten() == forgotten;
+        if !stays {
             self.copies.remove(key);
         }
         self.gauge();
+        stays
     }
 
     /// Drops a key's copy, and refuses those of reads under way.

@@ -295,7 +295,7 @@ mod tests {
         let (version, proven, ttl) = (Version::NONE, Version::NONE, Duration::from_secs(1));
         let entry = Bytes::from_static(b"entry");
         let fill = Fill { token: Token::random(), version, proven, ttl, entry, inline_max: 0 };
-        PendingFill { key: CacheKey::new(key).unwrap(), space: SpaceState::new(space()), fill, until }
+        PendingFill { key: CacheKey::new(key).unwrap(), space: SpaceState::new(space(), 0), fill, until }
     }
 
     fn keys(batch: &Batch) -> Vec<String> {

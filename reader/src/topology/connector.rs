@@ -23,6 +23,8 @@ pub(crate) struct Connector {
     /// The channel of this process's inbox on every ring shard.
     pub(crate) channel: String,
     pub(crate) settings: config::Reader,
+    /// How many key spaces there are.
+    pub(crate) spaces: usize,
     pub(crate) meter: Meter,
     pub(crate) local: Arc<Local>,
     /// Ring shards that are in memory, by their names.
@@ -40,7 +42,7 @@ impl Connector {
 
     fn open_metered(&self, spec: &ShardSpec) -> Result<Arc<ReadShard>, ConnectError> {
         let (shard, part) = self.connect(spec)?;
-        let shard = Arc::new(ReadShard::new(shard, part, self.channel.clone(), &self.settings));
+        let shard = Arc::new(ReadShard::new(shard, part, self.channel.clone(), &self.settings, self.spaces));
         let deliver = inbox::deliver(shard.shard.inbox(&self.channel), Arc::clone(&shard.waiters));
         let task = self.tasks.spawn(self.ended.clone().run_until_cancelled_owned(deliver));
         shard.end_with(AbortOnDropHandle::new(task));

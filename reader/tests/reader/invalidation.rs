@@ -158,6 +158,26 @@ async fn a_load_below_the_floor_is_repeated_strongly_under_the_same_lease() {
     assert_eq!(cached.unwrap(), Some(5));
 }
 
+#[tokio::test]
+async fn however_often_a_load_lags_it_is_nobodys_answer_while_another_may_be_made() {
+    let server = Server::start().await;
+    let shard = server.shard().await;
+    let mode = Mode::Versioned { attribute: "v".into(), tombstone: Some(Duration::from_secs(30)) };
+    let settings = SpaceSettings::new("item", "item:{pk}").mode(mode.clone());
+    let cache = builder(&server).space(settings).build().await.unwrap();
+    let items = cache.space::<u64>("item").unwrap();
+    invalidate(&shard, "item:1", mode, Version::from_number(5)).await;
+    let loads = Arc::new(AtomicU64::new(0));
+    let counted = loads.clone();
+    // Nobody tells it that its load is to be strong.
+    let load = move || {
+        let version = if counted.fetch_add(1, Ordering::SeqCst) < 2 { 3 } else { 5 };
+        async move { Ok::<_, Infallible>(Loaded::new(Some(version)).version_number(version.into())) }
+    };
+    assert_eq!(items.get_or_load(1, load).await.unwrap(), Some(5));
+    assert_eq!(loads.load(Ordering::SeqCst), 3);
+}
+
 /// A lease that somebody else holds, and a read that waits for it.
 async fn waiting(server: &Server, shard: &Shard, cache: &Cache, holder: Token) -> JoinHandle<Option<u64>> {
     take_lease(shard, holder).await;

@@ -1,9 +1,10 @@
 //! Limits on loads: how many at once, how soon after a failure, and how many on behalf of second attempts.
 
+use std::collections::HashMap;
 use std::io;
 use std::time::{Duration, Instant};
 
-use ringtide::{Cache, Error, SpaceSettings, config};
+use ringtide::{Cache, Error, LocalTier, SpaceSettings, config};
 use tokio::task::JoinHandle;
 
 use super::support::{Counters, LONG, Origin, Server, builder, most_loads_at_once, until};
@@ -66,6 +67,35 @@ async fn a_process_that_waits_for_another_gives_its_leave_back() {
     slow.allow(1);
     assert_eq!(first.await.unwrap().unwrap(), Some(1));
     assert_eq!((waiter.await.unwrap().unwrap(), slow.loads(), fast.loads()), (Some(1), 1, 1));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_loader_that_hangs_holds_up_no_other_key_space() {
+    let server = Server::start().await;
+    let reader = config::Reader { max_loads: 1, max_fallback_loads: 1, ..config::Reader::default() };
+    let space = |name: &str| SpaceSettings::new(name, format!("{name}:{{pk}}")).local(LocalTier::Off);
+    let cache = builder(&server).reader(reader).space(space("slow")).space(space("fast")).build().await.unwrap();
+    let (slow, fast) = (cache.space::<usize>("slow").unwrap(), cache.space::<usize>("fast").unwrap());
+    let (hangs, origin) = (Origin::held(), Origin::open());
+    let load = |origin: &Origin| {
+        let origin = origin.clone();
+        move || {
+            let origin = origin.clone();
+            async move { Ok::<_, io::Error>(Some(origin.load().await)) }
+        }
+    };
+    let (reader, hanging) = (slow.clone(), load(&hangs));
+    let held_up = tokio::spawn(async move { reader.get_or_load(1, hanging).await });
+    hangs.begun().await;
+    let read = |pk: u64| tokio::time::timeout(LONG, fast.get_or_load(pk, load(&origin)));
+    assert_eq!(read(1).await.expect("it is held up").unwrap(), Some(1));
+    let many = |keys: Vec<u64>| async move {
+        Ok::<_, io::Error>(keys.into_iter().map(|pk| (pk, 7)).collect::<HashMap<_, _>>())
+    };
+    let batch = tokio::time::timeout(LONG, fast.get_many([2, 3], many)).await.expect("it is held up");
+    assert_eq!(batch.into_values().unwrap(), [Some(7), Some(7)]);
+    hangs.allow(1);
+    assert_eq!(held_up.await.unwrap().unwrap(), Some(1));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use std::io::Write as _;
 use std::time::Duration;
 
-use ringtide::{Cache, ConfigError, SpaceSettings, config};
+use ringtide::{Cache, ConfigError, Mode, SpaceSettings, config};
 
 use super::support::Server;
 
@@ -33,6 +33,7 @@ async fn settings_by_hand_are_held_to_the_bounds_of_a_file() {
         connections: 0,
         command_timeout: Duration::ZERO,
         connect_timeout: Duration::ZERO,
+        username: Some("app".to_owned()),
         ..config::Valkey::default()
     };
     let reader = config::Reader {
@@ -41,24 +42,76 @@ async fn settings_by_hand_are_held_to_the_bounds_of_a_file() {
         timeout: Some(Duration::ZERO),
         soft_timeout: Some(Duration::ZERO),
         breaker_pause: Duration::ZERO,
+        max_attempts: 101,
+        inline_max: usize::MAX,
+        local_capacity: u64::MAX,
+        retry_queue: usize::MAX,
         ..config::Reader::default()
     };
-    let error = Cache::builder().shard("a", "127.0.0.1:1").valkey(valkey).reader(reader).build().await.unwrap_err();
+    let settle = SpaceSettings::new("a", "a:{pk}").mode(Mode::Settle { after: Duration::ZERO }).compress_above(0);
+    let versioned = Mode::Versioned { attribute: String::new(), tombstone: Some(Duration::ZERO) };
+    let versioned = SpaceSettings::new("b", "{pk}").mode(versioned);
+    let error = Cache::builder()
+        .shard("a", "127.0.0.1:1")
+        .valkey(valkey)
+        .reader(reader)
+        .space(settle)
+        .space(versioned)
+        .build()
+        .await
+        .unwrap_err();
     let ConfigError::Invalid { violations, .. } = &error else { panic!("{error}") };
     let places: Vec<_> = violations.iter().map(|violation| violation.place.as_str()).collect();
     assert_eq!(
         places,
         [
+            "spaces.a.settle",
+            "spaces.a.compress_above",
+            "spaces.b.key",
+            "spaces.b.version_attribute",
+            "spaces.b.tombstone",
+            "reader.max_attempts",
             "reader.max_fallback_loads",
+            "reader.inline_max",
             "reader.max_loads",
+            "reader.local_capacity",
+            "reader.retry_queue",
             "reader.timeout",
             "reader.soft_timeout",
             "reader.breaker_pause",
             "valkey.connections",
             "valkey.command_timeout",
             "valkey.connect_timeout",
+            "valkey.username",
         ]
     );
+}
+
+#[cfg(feature = "memory")]
+#[tokio::test]
+async fn a_test_in_memory_never_writes_to_a_server() {
+    for builder in [
+        Cache::builder().in_memory().shard("a", "127.0.0.1:1"),
+        Cache::builder().shard("a", "127.0.0.1:1").memory_shard(&ringtide::MemoryServer::new("b")),
+    ] {
+        let Err(ConfigError::Invalid { violations, .. }) = builder.build().await else { panic!("they mix") };
+        assert_eq!(violations.len(), 1);
+        assert!(violations[0].problem.contains("a is a server"), "{}", violations[0]);
+    }
+    assert!(Cache::builder().shard("a", "127.0.0.1:1").in_memory().build().await.is_ok());
+}
+
+#[cfg(feature = "memory")]
+#[tokio::test]
+async fn a_time_to_live_without_end_is_kept_for_as_long_as_a_server_can() {
+    let endless =
+        SpaceSettings::new("item", "item:{pk}").ttl(Duration::MAX).ttl_jitter(0.0).negative_ttl(Duration::MAX);
+    let server = ringtide::MemoryServer::new("a");
+    let cache = Cache::builder().memory_shard(&server).space(endless).build().await.unwrap();
+    let items = cache.space::<u64>("item").unwrap();
+    assert_eq!(items.get_or_load(1, || async { Ok::<_, std::io::Error>(Some(7)) }).await.unwrap(), Some(7));
+    cache.settled().await;
+    assert!(server.remaining("item:1").unwrap() > Duration::from_secs(99 * 365 * 86_400));
 }
 
 #[tokio::test]

@@ -62,7 +62,7 @@ pub(super) async fn load<K, T>(
             caps.push(under.clone());
         }
     }
-    let permits: Vec<_> = caps.iter().map(|(shard, cap)| cap.of(shard).try_acquire().ok()).collect();
+    let permits: Vec<_> = caps.iter().map(|(shard, cap)| shard.cap(*cap, space).try_acquire().ok()).collect();
     let waits_for = |part: &Part<K, T>| at(&caps, part.under.as_ref()?).filter(|at| permits[*at].is_none());
     let (now, later): (Vec<_>, Vec<_>) =
         divide(parts, loader.told, waits_for).into_iter().partition(|call| call.waits_for.is_none());
@@ -76,7 +76,7 @@ pub(super) async fn load<K, T>(
         let Some((shard, cap)) = call.waits_for.and_then(|at| caps.get(at)) else { return };
         space.counters.put_off.increment(call.keys.len() as u64);
         // The time of these loads runs already: what is left of it is the loader's.
-        match tokio::time::timeout(limit / 2, cap.of(shard).acquire()).await {
+        match tokio::time::timeout(limit / 2, shard.cap(*cap, space).acquire()).await {
             Ok(Ok(_permit)) => make(loader, space, limit, call).await,
             Ok(Err(_)) | Err(_) => call.fail(&Failure::Overloaded(cap.name())),
         }

@@ -117,6 +117,28 @@ async fn a_shard_that_hangs_makes_its_own_keys_late_and_no_others() {
     assert!(loaded > 0, "misses of the other shards are not held up");
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn however_many_keys_have_a_stale_value_all_are_answered_at_the_deadline_or_the_soft_time_out() {
+    let kept = settings().stale_if_error(LONG);
+    let stage = Stage::with(2, kept).await;
+    let (stored, held) = (Table::new(Origin::open()), Table::new(Origin::held()));
+    // More than are loaded at once.
+    let keys = || (0..3000).filter(|pk| pk % 10 != 9);
+    stage.fill(0..3000, &stored).await;
+    let _ = stage.products.invalidate_many(keys()).await.unwrap();
+    let limits = [
+        (ReadOptions::new().timeout(Duration::from_secs(2)), Duration::from_secs(4)),
+        (ReadOptions::new().soft_timeout(Duration::from_millis(700)), Duration::from_millis(1400)),
+    ];
+    for (options, most) in limits {
+        let began = Instant::now();
+        let values = stage.products.with(options).get_many(keys(), held.loader()).await.into_values();
+        let took = began.elapsed();
+        assert_eq!(values.unwrap(), keys().map(|pk| stored.item(pk)).collect::<Vec<_>>());
+        assert!(took < most, "{took:?}");
+    }
+}
+
 #[tokio::test]
 async fn a_loader_that_fails_fails_the_keys_of_its_call() {
     let stage = Stage::new(2).await;
