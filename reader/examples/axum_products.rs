@@ -22,7 +22,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use ringtide::dynamodb::ItemLoader;
-use ringtide::{BoxError, Cache, Space, SpaceSettings, config};
+use ringtide::{BoxError, Cache, Error, ReadOptions, Space, SpaceSettings, config};
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -91,7 +91,11 @@ impl From<BoxError> for Failure {
 impl IntoResponse for Failure {
     fn into_response(self) -> Response {
         tracing::error!(error = %self.0, "request failed");
-        StatusCode::INTERNAL_SERVER_ERROR.into_response()
+        match self.0.downcast_ref::<Error>() {
+            Some(Error::DeadlineExceeded { .. } | Error::Overloaded { .. }) => StatusCode::SERVICE_UNAVAILABLE,
+            _ => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+        .into_response()
     }
 }
 
@@ -114,7 +118,8 @@ async fn main() -> Result<(), BoxError> {
     let aws = config::Aws { endpoint_url: settings.endpoint_url, ..config::Aws::default() };
     let client = Client::new(&ringtide::sdk_config(&aws).await);
     let items = ItemLoader::new(client.clone(), &settings.table);
-    let products = Products { space: cache.space("product")?, items, client, table: settings.table };
+    let space = cache.space("product")?.with(ReadOptions::new().timeout(Duration::from_secs(2)));
+    let products = Products { space, items, client, table: settings.table };
 
     let listener = TcpListener::bind(settings.listen).await?;
     tracing::info!(listen = %listener.local_addr()?, "serving");

@@ -8,7 +8,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use ringtide::{BoxError, Cache, Error, Loaded, Mode, Space, SpaceSettings, VersionClock};
+use ringtide::{BoxError, Cache, Error, Loaded, Mode, Space, SpaceSettings, Version, VersionClock};
 use serde::{Deserialize, Serialize};
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -58,9 +58,8 @@ impl Products {
             let table = table.clone();
             async move {
                 let product = table.get(pk).await?;
-                let version = product.as_ref().map(|product| product.version);
-                let loaded = Loaded::new(product);
-                Ok::<_, std::io::Error>(version.map_or(loaded.clone(), |version| loaded.version_number(version)))
+                let version = product.as_ref().map_or(Version::NONE, |product| Version::from_number(product.version));
+                Ok::<_, std::io::Error>(Loaded::new(product).version(version))
             }
         };
         self.space.get_or_load(pk, load).await

@@ -207,7 +207,7 @@ impl CacheBuilder {
         self
     }
 
-    /// Chooses how long a load may take.
+    /// Chooses how long a load may take, where its key space does not.
     pub fn load_timeout(mut self, timeout: Duration) -> Self {
         self.reader.load_timeout = timeout;
         self

@@ -75,7 +75,9 @@ pub enum Error {
         message: String,
     },
     /// The loader did not return in time and was aborted.
-    #[error("loading {key} took longer than {after:?}; make the loader faster or raise `reader.load_timeout`")]
+    #[error(
+        "loading {key} took longer than {after:?}; make the loader faster or raise `load_timeout` of its key space or under `[reader]`"
+    )]
     LoadTimedOut {
         /// The key.
         key: CacheKey,

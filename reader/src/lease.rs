@@ -67,7 +67,8 @@ pub(crate) async fn fly(inner: Arc<Inner>, mut plan: Plan, flight: Flight, down:
     }
     let shard = Arc::clone(&plan.shard);
     let began = Instant::now();
-    let patience = inner.settings.load_timeout.saturating_add(inner.settings.lease_ttl);
+    let load_timeout = inner.settings.load_timeout_of(&plan.space.settings);
+    let patience = load_timeout.saturating_add(inner.settings.lease_ttl);
     let (mut attempts, mut failed_elsewhere) = (0, false);
     while attempts < inner.settings.max_attempts && began.elapsed() < patience {
         if let Some(error) = inner.owed(&shard, &plan.key) {
@@ -75,7 +76,7 @@ pub(crate) async fn fly(inner: Arc<Inner>, mut plan: Plan, flight: Flight, down:
         }
         // Leave to load comes before the lease: a lease that is held while its load is put off would put off everybody
         // else's load of the key as well. Whoever is told to wait, or finds the entry, gives it back at once.
-        let left = patience.saturating_sub(began.elapsed()).min(inner.settings.load_timeout);
+        let left = patience.saturating_sub(began.elapsed()).min(load_timeout);
         let permit = match load::leave(&plan, left).await {
             Ok(permit) => permit,
             Err(error) => return flight.settle(Outcome::Failed(error)),
@@ -139,9 +140,7 @@ pub(crate) async fn fly(inner: Arc<Inner>, mut plan: Plan, flight: Flight, down:
             Wake::Voided => attempts += 1,
             // Another process's failure may be its own; one load here tells, unless that took too long already.
             Wake::Failed(reason)
-                if failed_elsewhere
-                    || began.elapsed() * 2 > inner.settings.load_timeout
-                    || !load::may_repeat(&plan) =>
+                if failed_elsewhere || began.elapsed() * 2 > load_timeout || !load::may_repeat(&plan) =>
             {
                 let error = Error::LoadFailedElsewhere { key: plan.key.clone(), reason };
                 inner.failures.failed(&plan.key, &error, Instant::now());

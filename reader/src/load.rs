@@ -34,7 +34,7 @@ pub(crate) async fn run(
     consistency: Consistency,
     meanwhile: Pin<&mut impl Future<Output = Infallible>>,
 ) -> Result<(Instant, Load), Error> {
-    let after = inner.settings.load_timeout;
+    let after = inner.settings.load_timeout_of(&plan.space.settings);
     if !plan.repeats && (plan.options.fresh || consistency == Consistency::AsUsual) {
         plan.shard.budget.deposit();
     }
@@ -75,7 +75,7 @@ pub(crate) async fn run(
 
 /// Loads without a lease, under the cap on such loads.
 pub(crate) async fn unleased(inner: &Inner, plan: &Plan, consistency: Consistency) -> Result<(Instant, Load), Error> {
-    let after = inner.settings.load_timeout;
+    let after = inner.settings.load_timeout_of(&plan.space.settings);
     if let Some(place) = plan.loader.place() {
         // The cap counts the shared load as one, when it is made.
         place.under(&plan.shard, Cap::Unleased);
@@ -85,10 +85,16 @@ pub(crate) async fn unleased(inner: &Inner, plan: &Plan, consistency: Consistenc
     run(inner, plan, consistency, pin!(std::future::pending())).await
 }
 
-/// Waits for leave to load under a lease; what several loads share is counted where it is made.
+/// Waits for leave to load under a lease; what several loads share is counted where it is made, and waits here until it may be.
 pub(crate) async fn leave(plan: &Plan, within: Duration) -> Result<Option<SemaphorePermit<'_>>, Error> {
     if let Some(place) = plan.loader.place() {
         place.under(&plan.shard, Cap::Leased);
+        if plan.shard.cap(Cap::Leased, &plan.space).available_permits() == 0 {
+            // No call waits for this key meanwhile. Those that waited with it pass at the same time, and share one call.
+            place.stand_by();
+            drop(permit(plan, Cap::Leased, within / 2).await?);
+            place.come();
+        }
         return Ok(None);
     }
     permit(plan, Cap::Leased, within).await.map(Some)

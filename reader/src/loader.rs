@@ -140,6 +140,9 @@ pub(crate) trait Place: Send + Sync {
     /// Tells that the shared load is not to wait for this key.
     fn stand_by(&self);
 
+    /// Tells that it is to wait for this key again.
+    fn come(&self);
+
     /// Tells on behalf of which ring shard the next load is, and which of its caps counts the shared load.
     fn under(&self, shard: &Arc<ReadShard>, cap: Cap);
 }

@@ -307,6 +307,12 @@ impl SpaceSettings {
         self
     }
 
+    /// Chooses how long a load may take, in place of [`CacheBuilder::load_timeout`](crate::CacheBuilder::load_timeout).
+    pub fn load_timeout(mut self, timeout: Duration) -> Self {
+        self.space.load_timeout = Some(timeout);
+        self
+    }
+
     /// Chooses what is kept in this process's memory.
     pub fn local(mut self, tier: LocalTier) -> Self {
         self.space.local = tier;

@@ -179,7 +179,7 @@ pub struct Probe {
 pub struct Reader {
     /// How long a lease lives without being extended.
     pub lease_ttl: Duration,
-    /// How long a load may take: a lease is not extended past this, and the load is given up.
+    /// How long a load may take where its key space says nothing else: a lease is not extended past this, and the load is given up.
     pub load_timeout: Duration,
     /// How often a reader tries for a filled entry before it takes the value uncached.
     pub max_attempts: u32,
@@ -329,10 +329,20 @@ impl Reader {
     /// its patience, its wait for a permit, its load, its second, strong one and its lease, and the entry's life.
     #[must_use]
     pub fn ring_window_ms<'a>(&self, spaces: impl Iterator<Item = &'a KeySpace>) -> u64 {
-        let longest = spaces.map(KeySpace::longest_life).max().unwrap_or_default();
-        let loads = self.load_timeout.saturating_mul(4);
+        let (mut longest, mut load) = (Duration::ZERO, self.load_timeout);
+        for space in spaces {
+            longest = longest.max(space.longest_life());
+            load = load.max(self.load_timeout_of(space));
+        }
+        let loads = load.saturating_mul(4);
         let rest = self.lease_ttl.saturating_mul(2).saturating_add(self.watch.saturating_mul(2));
         u64::try_from(longest.saturating_add(loads).saturating_add(rest).as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// How long a load of a key space may take.
+    #[must_use]
+    pub fn load_timeout_of(&self, space: &KeySpace) -> Duration {
+        space.load_timeout.unwrap_or(self.load_timeout)
     }
 
     /// Finds every setting that no reader can work with.

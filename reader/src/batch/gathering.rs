@@ -100,6 +100,13 @@ impl<K, T> Expected<K, T> {
         Self { gathering: self.gathering.clone(), read: self.read, given_up: AtomicBool::new(false) }
     }
 
+    /// Tells that it is to be waited for after all.
+    fn come(&self) {
+        if self.given_up.swap(false, Ordering::Relaxed) {
+            *self.gathering.state().expected.entry(self.read).or_default() += 1;
+        }
+    }
+
     /// Tells that it is not to be waited for.
     pub(super) fn give_up(&self) {
         if !self.given_up.swap(true, Ordering::Relaxed) {
@@ -196,7 +203,7 @@ where
         let parts = tokio::select! {
             biased;
             parts = begin => parts.unwrap_or_default(),
-            parts = self.waited_enough(id, inner.settings.load_timeout / 2) => parts,
+            parts = self.waited_enough(id, inner.settings.load_timeout_of(&space.settings) / 2) => parts,
         };
         call::load(&self.loader, &inner, &space, parts).await;
     }
@@ -258,6 +265,12 @@ impl<K: Send + Sync, T: Send> Place for OnItsWay<K, T> {
     fn stand_by(&self) {
         if let Some(expected) = &self.expected {
             expected.give_up();
+        }
+    }
+
+    fn come(&self) {
+        if let Some(expected) = &self.expected {
+            expected.come();
         }
     }
 

@@ -119,7 +119,7 @@ impl<K, T> BatchLoader<K, T> {
         self
     }
 
-    /// Chooses how long a call waits for other reads' keys; zero for not at all, at most half of `reader.load_timeout`. Timers
+    /// Chooses how long a call waits for other reads' keys; zero for not at all, at most half of `load_timeout`. Timers
     /// tick in ms.
     pub fn window(mut self, window: Duration) -> Self {
         self.window = window;

@@ -98,6 +98,26 @@ async fn a_loader_that_hangs_holds_up_no_other_key_space() {
     assert_eq!(held_up.await.unwrap().unwrap(), Some(1));
 }
 
+#[tokio::test]
+async fn a_key_space_chooses_how_long_its_loads_may_take() {
+    let server = Server::start().await;
+    let hurried = Duration::from_millis(100);
+    let space = SpaceSettings::new("item", "item:{pk}").load_timeout(hurried);
+    let cache = builder(&server).load_timeout(LONG * 10).space(space).build().await.unwrap();
+    let (items, origin) = (cache.space::<usize>("item").unwrap(), Origin::held());
+    let load = |origin: Origin| {
+        move || {
+            let origin = origin.clone();
+            async move { Ok::<_, io::Error>(Some(origin.load().await)) }
+        }
+    };
+    let read = tokio::time::timeout(LONG, items.get_or_load(1, load(origin.clone()))).await.expect("nobody hangs");
+    assert!(matches!(read, Err(Error::LoadTimedOut { after, .. }) if after == hurried), "{read:?}");
+    let many = |_: Vec<u64>| std::future::pending::<io::Result<HashMap<u64, usize>>>();
+    let batch = tokio::time::timeout(LONG, items.get_many([2], many)).await.expect("nobody hangs").into_values();
+    assert!(matches!(batch, Err(Error::LoadTimedOut { after, .. }) if after == hurried), "{batch:?}");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_load_that_is_put_off_for_too_long_fails_with_the_limits_name() {
     let server = Server::start().await;

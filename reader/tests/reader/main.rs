@@ -22,4 +22,5 @@ mod ring_changes;
 mod settings;
 mod stale;
 mod support;
+mod table;
 mod writes;

@@ -97,6 +97,7 @@ pub(super) struct RawSpace {
     pub(super) early_refresh: Option<f64>,
     pub(super) codec: Option<String>,
     pub(super) compress_above: Option<i64>,
+    pub(super) load_timeout: Option<String>,
     pub(super) local: Option<String>,
     pub(super) local_ttl: Option<String>,
     #[serde(flatten)]

@@ -111,6 +111,8 @@ pub struct KeySpace {
     pub codec: Codec,
     /// The length in bytes above which readers compress payloads; `None` for never.
     pub compress_above: Option<usize>,
+    /// How long a load of a reader may take, in place of the reader's own setting.
+    pub load_timeout: Option<Duration>,
     /// What readers keep in their own memory.
     pub local: LocalTier,
 }
@@ -143,6 +145,7 @@ impl KeySpace {
             early_refresh: 0.0,
             codec: Codec::Json,
             compress_above: None,
+            load_timeout: None,
             local: Self::DEFAULT_LOCAL,
         }
     }
@@ -184,6 +187,7 @@ impl KeySpace {
             ("ttl", short(self.ttl), "use at least 1ms"),
             ("negative_ttl", short(self.negative_ttl), "use at least 1ms"),
             ("early_refresh", outside(self.early_refresh, 0.0..=100.0), "use 1, or 0 for never"),
+            ("load_timeout", self.load_timeout.and_then(short), "use 1s or more"),
             ("local_ttl", local, "use at least 1ms"),
             ("stale_if_error", outlived, "make it at least as long as the tombstone"),
         ];

@@ -67,7 +67,7 @@ pub(super) async fn load<K, T>(
     let (now, later): (Vec<_>, Vec<_>) =
         divide(parts, loader.told, waits_for).into_iter().partition(|call| call.waits_for.is_none());
 
-    let limit = inner.settings.load_timeout;
+    let limit = inner.settings.load_timeout_of(&space.settings);
     let now = async {
         join_all(now.into_iter().map(|call| make(loader, space, limit, call))).await;
         drop(permits);

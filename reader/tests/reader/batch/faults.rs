@@ -80,6 +80,28 @@ async fn a_call_that_is_put_off_for_too_long_fails_with_the_limits_name_and_is_n
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn keys_that_may_not_be_loaded_yet_hold_no_lease_and_are_loaded_together_later() {
+    let stage = Stage::built(1, settings(), |builder| {
+        builder.reader(ringtide::config::Reader { max_loads: 1, ..ringtide::config::Reader::default() })
+    })
+    .await;
+    let table = Table::new(Origin::held());
+    let read = |keys: std::ops::Range<u64>| {
+        let (products, load) = (stage.products.clone(), table.loader());
+        tokio::spawn(async move { products.get_many(keys, load).await.into_values().unwrap().len() })
+    };
+    let first = read(0..1);
+    table.origin.begun().await;
+    let put_off = read(1..51);
+    until("the wait for leave", async || stage.counters.sum("ringtide_reader_loads_put_off_total", "") == 50).await;
+    assert_eq!(stage.servers[0].locks().await, 1, "leases are held while their load is put off");
+    table.origin.allow(100);
+    assert_eq!((first.await.unwrap(), put_off.await.unwrap()), (1, 50));
+    let calls = table.calls().len();
+    assert!(calls <= 12, "{calls} calls for 50 keys that waited together");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_shard_that_hangs_makes_its_own_keys_late_and_no_others() {
     let stage = Stage::built(3, settings(), |builder| builder.command_timeout(LONG)).await;
     let table = Table::new(Origin::open());

@@ -83,6 +83,7 @@ impl Checker {
         };
         let compress_above =
             raw.compress_above.map(|bytes| self.whole(&at("compress_above"), Some(bytes), 1..=1_048_576, 1));
+        let load_timeout = raw.load_timeout.map(|text| self.duration(&at("load_timeout"), Some(text), Duration::MAX));
         let local = self.local(&at("local"), raw.local.as_deref(), raw.local_ttl);
         let space = KeySpace {
             mode,
@@ -94,6 +95,7 @@ impl Checker {
             early_refresh,
             codec,
             compress_above,
+            load_timeout,
             local,
             ..KeySpace::new(name, template?)
         };
