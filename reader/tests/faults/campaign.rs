@@ -12,7 +12,7 @@ use super::process::Reader;
 use super::readers::{DEADLINE, Tally, loads, read, read_on};
 use super::stalls;
 use super::truth::{KEYS, Truth};
-use super::world::{LONG, World, items};
+use super::world::{LONG, Style, World, items};
 
 const SHARDS: usize = 3;
 const PROCESSES: usize = 2;
@@ -57,14 +57,14 @@ impl Fault {
 }
 
 /// Runs a campaign of some faults and audits what is left.
-pub(crate) async fn campaign(seed: u64, faults: &[Fault]) {
+pub(crate) async fn campaign(seed: u64, style: Style, faults: &[Fault]) {
     let seed = number("RINGTIDE_FAULT_SEED").unwrap_or(seed);
     let time = Duration::from_secs(number("RINGTIDE_FAULT_SECONDS").unwrap_or(4));
     // Side by side they would only measure each other.
     let _alone = ALONE.lock().await;
     stalls::watch();
-    let mut world = World::begin(SHARDS).await;
-    let mut processes: Vec<_> = (0..PROCESSES).map(|_| Reader::start(&world.addresses(), &world.origin)).collect();
+    let mut world = World::of(style, SHARDS).await;
+    let mut processes: Vec<_> = (0..PROCESSES).map(|_| Reader::start(&world)).collect();
     let (cache, tracking, tally) = (world.cache().await, world.tracking().await, Arc::new(Tally::default()));
     // What this process itself has invalidated its own reads know, delivered or not.
     let own = Truth::new();
@@ -115,7 +115,7 @@ pub(crate) async fn campaign(seed: u64, faults: &[Fault]) {
     }
     let (answered, late) = (tally.answered.load(Ordering::Relaxed), tally.late.load(Ordering::Relaxed));
     println!(
-        "seed {seed}, {met:?}: {answered} reads answered, {late} ended at their deadlines; {done} own invalidations, \
+        "{style:?}, seed {seed}, {met:?}: {answered} reads answered, {late} ended at their deadlines; {done} own invalidations, \
          {queued} more sent again"
     );
     assert!(answered > late * 4, "seed {seed}, {met:?}: {answered} reads answered, {late} late");
@@ -139,7 +139,14 @@ async fn invalidate_on(space: Space<u64>, tally: Arc<Tally>, truth: Truth, own: 
         let key = fastrand::u64(..OWN);
         let value = truth.write(key);
         let space = if fastrand::bool() { &space } else { &hurried };
-        let invalidated = tokio::time::timeout(LONG, space.invalidate(key)).await.expect("nobody hangs").unwrap();
+        let invalidate = async {
+            match fastrand::bool() {
+                true => space.invalidate(key).await,
+                // Where versions are not compared it does the same.
+                false => space.invalidate_version(key, value.into()).await,
+            }
+        };
+        let invalidated = tokio::time::timeout(LONG, invalidate).await.expect("nobody hangs").unwrap();
         own.deliver(key, value);
         if invalidated.is_done() {
             truth.deliver(key, value);
@@ -202,8 +209,7 @@ async fn meet(world: &mut World, processes: &mut [Reader], fault: Fault, random:
         Fault::KillShard => tokio::task::block_in_place(|| world.servers[shard].restart()).unwrap(),
         Fault::StopShard => world.servers[shard].thaw().unwrap(),
         Fault::KillReader => {
-            let (addresses, origin) = (world.addresses(), world.origin.clone());
-            processes[process] = tokio::task::block_in_place(|| Reader::start(&addresses, &origin));
+            processes[process] = tokio::task::block_in_place(|| Reader::start(world));
         }
         Fault::StopReader => processes[process].resume(),
     }

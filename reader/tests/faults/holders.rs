@@ -9,7 +9,7 @@ use super::world::{LEASE, World, items};
 
 /// A process that holds the lease of [`HELD`], in the middle of its load.
 async fn holder(world: &World) -> Reader {
-    let holder = tokio::task::block_in_place(|| Reader::start_one(&world.addresses(), &world.origin));
+    let holder = tokio::task::block_in_place(|| Reader::start_one(world));
     world.truth.begun().await;
     holder
 }

@@ -7,11 +7,12 @@ use std::sync::atomic::Ordering;
 
 use super::readers::{Tally, read_on};
 use super::truth::load_from;
-use super::world::{builder, items};
+use super::world::{Style, World, builder, items};
 use super::{stalls, truth};
 
 const SHARDS: &str = "RINGTIDE_FAULT_SHARDS";
 const ORIGIN: &str = "RINGTIDE_FAULT_ORIGIN";
+const STYLE: &str = "RINGTIDE_FAULT_STYLE";
 const ONE: &str = "RINGTIDE_FAULT_ONE";
 
 /// What a line of a reader process begins with.
@@ -25,19 +26,20 @@ pub(crate) struct Reader {
 
 impl Reader {
     /// Starts one that reads all keys until it is told to stop.
-    pub(crate) fn start(shards: &[String], origin: &str) -> Self {
-        Self::launch(shards, origin, false)
+    pub(crate) fn start(world: &World) -> Self {
+        Self::launch(world, false)
     }
 
     /// Starts one that reads [`truth::HELD`] once.
-    pub(crate) fn start_one(shards: &[String], origin: &str) -> Self {
-        Self::launch(shards, origin, true)
+    pub(crate) fn start_one(world: &World) -> Self {
+        Self::launch(world, true)
     }
 
-    fn launch(shards: &[String], origin: &str, one: bool) -> Self {
+    fn launch(world: &World, one: bool) -> Self {
         let mut command = Command::new(std::env::current_exe().unwrap());
         command.args(["--exact", "process::a_reader", "--ignored", "--nocapture", "--test-threads=1"]);
-        command.env(SHARDS, shards.join(",")).env(ORIGIN, origin).env(ONE, if one { "1" } else { "" });
+        command.env(SHARDS, world.addresses().join(",")).env(ORIGIN, &world.origin);
+        command.env(STYLE, world.style.name()).env(ONE, if one { "1" } else { "" });
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap());
         let mut reader = Self { child, lines };
@@ -97,7 +99,8 @@ async fn a_reader() {
     let origin = std::env::var(ORIGIN).unwrap();
     let shards: Vec<_> = shards.split(',').map(str::to_owned).collect();
     stalls::watch();
-    let space = items(&builder(&shards).build().await.unwrap());
+    let style = Style::named(&std::env::var(STYLE).unwrap());
+    let space = items(&builder(&shards, style).build().await.unwrap());
     println!("{MARK}ready");
     let load = move |key| load_from(origin.clone(), key);
     if std::env::var(ONE).is_ok_and(|one| !one.is_empty()) {

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
-use ringtide::{Error, ReadOptions, Space};
+use ringtide::{Error, Loaded, Mode, ReadOptions, Space};
 
 use super::stalls;
 use super::truth::{KEYS, Truth};
@@ -80,18 +80,32 @@ where
     F: Fn(u64) -> Fut + Clone + Send + Sync + 'static,
     Fut: Future<Output = std::io::Result<Option<u64>>> + Send + 'static,
 {
+    let versioned = matches!(space.settings().mode, Mode::Versioned { .. });
     let load = load.clone();
     if let [key] = *keys {
-        return vec![space.get_or_load(key, move || load(key)).await];
+        let load = move || {
+            let load = load(key);
+            async move { load.await.map(|value| loaded(value, versioned)) }
+        };
+        return vec![space.get_or_load(key, load).await];
     }
     let load = move |keys: Vec<u64>| {
         let load = load.clone();
         async move {
-            let loads = keys.into_iter().map(async |key| load(key).await.map(|value| (key, value)));
+            let loads = keys.into_iter().map(async |key| load(key).await.map(|value| (key, loaded(value, versioned))));
             join_all(loads).await.into_iter().collect::<std::io::Result<HashMap<_, _>>>()
         }
     };
     space.get_many(keys.to_vec(), load).await.into_iter().map(|(_, answer)| answer).collect()
+}
+
+/// A value with its version, where versions are compared: a value is its own.
+fn loaded(value: Option<u64>, versioned: bool) -> Loaded<u64> {
+    let loaded = Loaded::new(value);
+    match value {
+        Some(value) if versioned => loaded.version_number(value.into()),
+        Some(_) | None => loaded,
+    }
 }
 
 /// Loads from this process's origin.
@@ -108,10 +122,10 @@ pub(crate) fn loads(
 
 /// Reads one key without a deadline.
 pub(crate) async fn read(space: &Space<u64>, truth: &Truth, key: u64) -> Result<Option<u64>, Error> {
-    let truth = truth.clone();
+    let (truth, versioned) = (truth.clone(), matches!(space.settings().mode, Mode::Versioned { .. }));
     let load = move || {
         let truth = truth.clone();
-        async move { Ok::<_, Infallible>(Some(truth.load(key).await)) }
+        async move { Ok::<_, Infallible>(loaded(Some(truth.load(key).await), versioned)) }
     };
     tokio::time::timeout(LONG, space.get_or_load(key, load)).await.expect("nobody hangs")
 }

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use ringtide::{Cache, CacheBuilder, CacheKey, LocalTier, Space, SpaceSettings, config};
-use ringtide_core::command::Command;
+use ringtide::{Cache, CacheBuilder, CacheKey, LocalTier, Mode, Space, SpaceSettings, Version, config};
+use ringtide_core::command::{Action, Command, Image};
 use ringtide_core::entry::{HEADER_LEN, Header, State};
 use ringtide_core::key::{KeySpace, Template};
 use ringtide_core::ring::{Membership, Placement, Ring, ShardName, ShardSpec};
@@ -21,7 +21,69 @@ pub(crate) const COMMAND: Duration = Duration::from_millis(500);
 /// Longer than anything in a test may take.
 pub(crate) const LONG: Duration = Duration::from_secs(30);
 
+/// What the key space is like that is read and written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Style {
+    Plain,
+    /// In mode versioned: a value is its own version.
+    Versioned,
+    /// Entries are over soon, and served while they are loaded again; some are loaded before.
+    ShortLived,
+}
+
+impl Style {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Plain => "plain",
+            Self::Versioned => "versioned",
+            Self::ShortLived => "short-lived",
+        }
+    }
+
+    pub(crate) fn named(name: &str) -> Self {
+        [Self::Plain, Self::Versioned, Self::ShortLived].into_iter().find(|style| style.name() == name).unwrap()
+    }
+
+    fn settings(self) -> SpaceSettings {
+        let item = SpaceSettings::new("item", TEMPLATE);
+        match self {
+            Self::Plain => item,
+            Self::Versioned => item.mode(self.mode()),
+            Self::ShortLived => {
+                item.ttl(Duration::from_millis(150)).ttl_jitter(0.5).stale_while_revalidate(LONG).early_refresh(1.0)
+            }
+        }
+    }
+
+    fn mode(self) -> Mode {
+        match self {
+            Self::Versioned => Mode::Versioned { attribute: "v".to_owned(), tombstone: None },
+            Self::Plain | Self::ShortLived => Mode::Plain,
+        }
+    }
+
+    /// What an invalidator sends of a change.
+    fn command(self, key: u64, value: u64) -> Command {
+        let space = KeySpace { mode: self.mode(), ..KeySpace::new("item", Template::parse(TEMPLATE).unwrap()) };
+        let drop_entry = Command::drop_entry(cache_key(key), Arc::new(space));
+        let version = Version::from_number(value.into());
+        match self {
+            Self::Plain | Self::ShortLived => drop_entry,
+            Self::Versioned if value.is_multiple_of(2) => {
+                Command { action: Action::Invalidate { version }, ..drop_entry }
+            }
+            Self::Versioned => {
+                let image = Image::Json(serde_json::to_vec(&value).unwrap().into());
+                Command { action: Action::Refresh { version, image, populate: false }, ..drop_entry }
+            }
+        }
+    }
+}
+
+const TEMPLATE: &str = "item:{pk}";
+
 pub(crate) struct World {
+    pub(crate) style: Style,
     pub(crate) truth: Truth,
     pub(crate) servers: Vec<ValkeyServer>,
     /// By which readers reach them.
@@ -35,6 +97,10 @@ pub(crate) struct World {
 
 impl World {
     pub(crate) async fn begin(shards: usize) -> Self {
+        Self::of(Style::Plain, shards).await
+    }
+
+    pub(crate) async fn of(style: Style, shards: usize) -> Self {
         let truth = Truth::new();
         let (origin, serving) = truth.serve().await;
         let servers: Vec<_> = (0..shards).map(|_| ValkeyServer::start().unwrap()).collect();
@@ -54,7 +120,7 @@ impl World {
             shard.ready(LONG).await.unwrap();
         }
         let ring = Membership { epoch: 1, changed_at_ms: 0, placement: Placement::default(), shards: specs };
-        Self { truth, servers, proxies, origin, ring: Ring::new(ring).unwrap(), shards, _serving: serving }
+        Self { style, truth, servers, proxies, origin, ring: Ring::new(ring).unwrap(), shards, _serving: serving }
     }
 
     /// Where readers find the ring shards.
@@ -63,12 +129,12 @@ impl World {
     }
 
     pub(crate) async fn cache(&self) -> Cache {
-        builder(&self.addresses()).build().await.unwrap()
+        builder(&self.addresses(), self.style).build().await.unwrap()
     }
 
     /// A cache that asks its own memory first, which the ring shards keep true.
     pub(crate) async fn tracking(&self) -> Cache {
-        let item = SpaceSettings::new("item", "item:{pk}").local(LocalTier::Tracked(LONG));
+        let item = self.style.settings().local(LocalTier::Tracked(LONG));
         builder_of(&self.addresses(), item).build().await.unwrap()
     }
 
@@ -80,10 +146,10 @@ impl World {
     pub(crate) fn invalidator(&self) -> (Invalidator, Vec<tokio::task::JoinHandle<()>>) {
         let begin = |shard: &Shard| {
             let (sender, mut changes) = mpsc::unbounded_channel::<(u64, u64)>();
-            let (shard, truth) = (shard.clone(), self.truth.clone());
+            let (shard, truth, style) = (shard.clone(), self.truth.clone(), self.style);
             let delivering = tokio::spawn(async move {
                 while let Some((key, value)) = changes.recv().await {
-                    let command = Command::drop_entry(cache_key(key), space());
+                    let command = style.command(key, value);
                     while shard.apply(std::slice::from_ref(&command), 0).await.is_err() {
                         tokio::time::sleep(Duration::from_millis(10)).await;
                     }
@@ -99,7 +165,7 @@ impl World {
     /// Writes a key and delivers the change.
     pub(crate) async fn change(&self, key: u64) -> u64 {
         let value = self.truth.write(key);
-        let command = Command::drop_entry(cache_key(key), space());
+        let command = self.style.command(key, value);
         self.owner(&command.key).apply(std::slice::from_ref(&command), 0).await.unwrap();
         value
     }
@@ -147,9 +213,9 @@ impl Invalidator {
 }
 
 /// A reader's settings, for short outages: time-outs far below those of production.
-pub(crate) fn builder(addresses: &[String]) -> CacheBuilder {
+pub(crate) fn builder(addresses: &[String], style: Style) -> CacheBuilder {
     // What is kept in memory for outages may be older.
-    builder_of(addresses, SpaceSettings::new("item", "item:{pk}").local(LocalTier::Off))
+    builder_of(addresses, style.settings().local(LocalTier::Off))
 }
 
 fn builder_of(addresses: &[String], item: SpaceSettings) -> CacheBuilder {
@@ -173,8 +239,4 @@ pub(crate) fn items(cache: &Cache) -> Space<u64> {
 
 fn cache_key(key: u64) -> CacheKey {
     CacheKey::new(&*format!("item:{key}")).unwrap()
-}
-
-fn space() -> Arc<KeySpace> {
-    Arc::new(KeySpace::new("item", Template::parse("item:{pk}").unwrap()))
 }

@@ -105,7 +105,7 @@ async fn products() -> (Cache, Space<Product>) {
 }
 
 fn expected(pk: u64) -> Option<Product> {
-    (pk % 2 == 0).then(|| Product { pk: pk.to_string(), price: pk })
+    pk.is_multiple_of(2).then(|| Product { pk: pk.to_string(), price: pk })
 }
 
 #[tokio::test]
