@@ -223,7 +223,10 @@ impl Shard {
             #[cfg(feature = "cluster")]
             Reach::Cluster(cluster) => Box::pin(cluster.send(cluster::slot_of(key.as_bytes()), &command, None)).await?,
             #[cfg(feature = "memory")]
-            Reach::Memory(server) => return server.get(key),
+            Reach::Memory(server) => {
+                let key = key.clone();
+                return Box::pin(server.travel(move |server| server.get(&key))).await;
+            }
         };
         self.value(answer)
     }
@@ -264,7 +267,10 @@ impl Shard {
             #[cfg(feature = "cluster")]
             Reach::Cluster(cluster) => return self.get_spread(cluster, keys).await,
             #[cfg(feature = "memory")]
-            Reach::Memory(server) => return server.get_many(keys),
+            Reach::Memory(server) => {
+                let keys = keys.to_vec();
+                return Box::pin(server.travel(move |server| server.get_many(&keys))).await;
+            }
         };
         let bytes = keys.iter().map(|key| key.as_bytes().len()).sum::<usize>();
         let mut command = Cmd::with_capacity(1 + keys.len(), 4 + bytes);
@@ -326,7 +332,10 @@ impl Shard {
                 }
             }
             #[cfg(feature = "memory")]
-            Reach::Memory(server) => server.run(script, &script.call(rest)),
+            Reach::Memory(server) => {
+                let call = script.call(rest);
+                Box::pin(server.travel(move |server| server.run(script, &call))).await
+            }
         }
     }
 

@@ -60,7 +60,7 @@ pub(super) struct Sorted<'a> {
 }
 
 impl<'a> Sorted<'a> {
-    fn of(commands: &'a [Command]) -> Self {
+    pub(super) fn of(commands: &'a [Command]) -> Self {
         let mut sorted = Self::default();
         for command in commands {
             match &command.action {
@@ -99,7 +99,7 @@ impl Shard {
             #[cfg(feature = "cluster")]
             Reach::Cluster(cluster) => self.apply_spread(cluster, &sorted, deadline_ms).boxed().await,
             #[cfg(feature = "memory")]
-            Reach::Memory(server) => server.apply(&sorted, deadline_ms),
+            Reach::Memory(server) => server.apply(commands, deadline_ms).boxed().await,
         }
     }
 

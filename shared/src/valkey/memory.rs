@@ -9,6 +9,7 @@ mod invalidate;
 mod lease;
 mod lock;
 mod store;
+mod weather;
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -25,10 +26,12 @@ use super::flush::is_lock_of;
 use super::script::Script;
 use super::tracking::HEARTBEAT;
 use super::{Flushed, InboxEvent, Reach, Shard, ShardError, Token, Tracker};
+use crate::command::Command;
 use crate::key::CacheKey;
 use crate::ring::ShardName;
 use crate::valkey::meters::Meters;
 use store::Store;
+use weather::Weather;
 
 /// What a refresh is given as command time-out.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(1);
@@ -53,6 +56,7 @@ struct Heartbeat(AbortHandle);
 struct State {
     store: Store,
     down: bool,
+    weather: Weather,
 }
 
 impl MemoryServer {
@@ -80,6 +84,18 @@ impl MemoryServer {
                 state.store.flushed(Flushed::Disconnected);
             }
         }
+    }
+
+    /// Lets every call, every answer and every message take a random time of up to `longest` from now on: for what happens
+    /// meanwhile, and for deadlines. Calls overtake each other then, as those of different processes do.
+    pub fn delay(&self, longest: Duration) {
+        self.state().weather.longest = longest;
+    }
+
+    /// Loses this share of all calls from now on, 0 to 1: their callers are told after a second that there was no answer in
+    /// time, and the server carries them out at any moment, or never.
+    pub fn lose(&self, share: f64) {
+        self.state().weather.lost = share;
     }
 
     /// Takes a name away without telling anybody, as a server does that is short of memory; `false` for none there.
@@ -194,8 +210,13 @@ impl MemoryServer {
     }
 
     /// Carries out a batch of commands, in the same script calls as on a server.
-    pub(super) fn apply(&self, sorted: &Sorted<'_>, deadline_ms: u64) -> Result<Applied, ShardError> {
-        let deadline_ms = attempt_deadline(deadline_ms, COMMAND_TIMEOUT);
+    pub(super) async fn apply(&self, commands: &[Command], deadline_ms: u64) -> Result<Applied, ShardError> {
+        // As of the moment of sending, whenever it arrives.
+        let (commands, deadline_ms) = (commands.to_vec(), attempt_deadline(deadline_ms, COMMAND_TIMEOUT));
+        self.travel(move |server| server.carry_out(&Sorted::of(&commands), deadline_ms)).await
+    }
+
+    fn carry_out(&self, sorted: &Sorted<'_>, deadline_ms: u64) -> Result<Applied, ShardError> {
         let sets = sorted.plain.chunks(BATCH).map(Call::Set);
         let compared = sorted.compared.iter().flat_map(|(&(keep_ms, tombstone_ms), alike)| {
             alike.chunks(BATCH).map(move |commands| Call::Loop { commands, keep_ms, tombstone_ms })
@@ -224,8 +245,13 @@ impl MemoryServer {
             let _ = sender.send(InboxEvent::Up);
         }
         state.store.subscribe(channel.as_bytes(), sender);
+        let server = self.clone();
         async move {
             while let Some(event) = sent.recv().await {
+                let weather = server.state().weather;
+                if !weather.is_calm() {
+                    tokio::time::sleep(weather.one_way()).await;
+                }
                 if events.send(event).await.is_err() {
                     return;
                 }
