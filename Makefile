@@ -10,7 +10,7 @@ SAM_ENV := $(CURDIR)/target/sam
 export PATH := $(MINISTACK_ENV)/bin:$(PATH)
 export SAM_CLI_TELEMETRY := 0
 
-.PHONY: help demo local test fuzz fuzz-entries fuzz-events fuzz-poller simulate simulate-scale fleet soak bench check deployment advisories fmt setup valkey ministack sam chromium
+.PHONY: help demo local test fuzz fuzz-reader fuzz-entries fuzz-events fuzz-poller simulate simulate-scale fleet soak bench check deployment advisories fmt setup valkey ministack sam chromium
 
 help: ## Lists the targets.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | column -t -s $$'\t'
@@ -55,6 +55,9 @@ test: setup check deployment ## Everything: formatting, lints, tests, doc tests,
 
 fuzz: valkey ## The protocol's interleaving fuzzer, 1,000,000 schedules. SCHEDULES=… SEED=…
 	RINGTIDE_FUZZ_SCHEDULES=$${SCHEDULES:-1000000} RINGTIDE_FUZZ_SEED=$${SEED:-20260101} $(CARGO) test --release -p ringtide-tests --test interleavings -- --nocapture
+
+fuzz-reader: ## Random schedules of the read-side crate itself, 100,000 of each setting. SCHEDULES=… SEED=…
+	RINGTIDE_READER_SCHEDULES=$${SCHEDULES:-100000} RINGTIDE_READER_SEED=$${SEED:-1} $(CARGO) test --release -p ringtide --all-features --test schedules -- --nocapture
 
 fuzz-entries: ## The reader on whatever may lie under a key, 10,000,000 entries. ENTRIES=… SEED=…
 	RINGTIDE_FUZZ_ENTRIES=$${ENTRIES:-10000000} RINGTIDE_FUZZ_SEED=$${SEED:-1} $(CARGO) test --release -p ringtide --all-features --lib entry_tests -- --nocapture

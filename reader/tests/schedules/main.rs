@@ -3,7 +3,7 @@
 //! Time is paused, so that a schedule of seconds takes milliseconds.
 //!
 //! No read may be answered with less than it has to know, none may hang, no entry may stay stale, and in calm weather no key may be
-//! loaded more often than it was taken away. `RINGTIDE_FUZZ_SCHEDULES` says how many schedules, `RINGTIDE_FUZZ_SEED` where they
+//! loaded more often than it was taken away. `RINGTIDE_READER_SCHEDULES` says how many schedules, `RINGTIDE_READER_SEED` where they
 //! begin; a schedule is told by its seed, and what is left to chance beside it is the order of tasks.
 #![cfg(feature = "memory")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
@@ -21,7 +21,7 @@ const USUALLY: u64 = 150;
 
 fn run(setting: Setting) {
     let (seeds, first) =
-        (number("RINGTIDE_FUZZ_SCHEDULES").unwrap_or(USUALLY), number("RINGTIDE_FUZZ_SEED").unwrap_or(1));
+        (number("RINGTIDE_READER_SCHEDULES").unwrap_or(USUALLY), number("RINGTIDE_READER_SEED").unwrap_or(1));
     let mut sum = world::Done::default();
     for seed in first..first + seeds {
         sum += schedule(seed, setting).unwrap_or_else(|complaint| panic!("{setting:?}, seed {seed}: {complaint}"));

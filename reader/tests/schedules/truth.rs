@@ -41,7 +41,7 @@ impl Truth {
         self.change(key, |key| key.loads += 1);
         a_while(4).await;
         let value = self.of(key).now;
-        a_while(4).await;
+        a_while(if fastrand::bool() { 2 } else { 40 }).await;
         value
     }
 }

@@ -109,7 +109,7 @@ impl World {
         }
         let lost = if self.setting.stormy { 0.03 } else { 0.0 };
         for server in &self.servers {
-            server.delay(Duration::from_millis(3));
+            server.delay(Duration::from_millis(20));
             server.lose(lost);
         }
         let readers = processes.iter().flat_map(|process| std::iter::repeat_n(process, READERS));

@@ -86,7 +86,7 @@ impl MemoryServer {
         }
     }
 
-    /// Lets every call, every answer and every message take a random time of up to `longest` from now on: for what happens
+    /// Lets every call, every answer and every message take a random time of up to `longest` from now on, a fifth of it on average: for what happens
     /// meanwhile, and for deadlines. Calls overtake each other then, as those of different processes do.
     pub fn delay(&self, longest: Duration) {
         self.state().weather.longest = longest;

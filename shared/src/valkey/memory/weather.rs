@@ -26,9 +26,9 @@ impl Weather {
         self.longest.is_zero() && self.lost == 0.0
     }
 
-    /// How long something takes one way.
+    /// How long something takes one way: mostly little, at times close to the longest.
     pub(super) fn one_way(&self) -> Duration {
-        self.longest.mul_f64(fastrand::f64())
+        self.longest.mul_f64(fastrand::f64().powi(4))
     }
 
     fn fate(&self) -> Fate {
