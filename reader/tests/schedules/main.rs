@@ -19,6 +19,9 @@ use world::{Setting, schedule};
 /// How many schedules of each setting a test run takes.
 const USUALLY: u64 = 150;
 
+/// Schedules in which one that is guilty is convicted at the latest.
+const PATIENCE: u64 = 300;
+
 fn run(setting: Setting) {
     let (seeds, first) =
         (number("RINGTIDE_READER_SCHEDULES").unwrap_or(USUALLY), number("RINGTIDE_READER_SEED").unwrap_or(1));
@@ -32,30 +35,43 @@ fn run(setting: Setting) {
 
 #[test]
 fn calm_weather_in_mode_plain() {
-    run(Setting { versioned: false, tracked: false, stormy: false });
+    run(Setting::CALM);
 }
 
 #[test]
 fn calm_weather_in_mode_versioned() {
-    run(Setting { versioned: true, tracked: false, stormy: false });
+    run(Setting { versioned: true, ..Setting::CALM });
 }
 
 #[test]
 fn calm_weather_with_copies_in_memory() {
-    run(Setting { versioned: false, tracked: true, stormy: false });
+    run(Setting { tracked: true, ..Setting::CALM });
 }
 
 #[test]
 fn stormy_weather_in_mode_plain() {
-    run(Setting { versioned: false, tracked: false, stormy: true });
+    run(Setting { stormy: true, ..Setting::CALM });
 }
 
 #[test]
 fn stormy_weather_in_mode_versioned() {
-    run(Setting { versioned: true, tracked: false, stormy: true });
+    run(Setting { versioned: true, stormy: true, ..Setting::CALM });
 }
 
 #[test]
 fn stormy_weather_with_copies_in_memory() {
-    run(Setting { versioned: false, tracked: true, stormy: true });
+    run(Setting { tracked: true, stormy: true, ..Setting::CALM });
+}
+
+/// What is held against schedules of a setting.
+fn complaints(setting: Setting) -> Vec<String> {
+    (1..=PATIENCE).filter_map(|seed| schedule(seed, setting).err()).collect()
+}
+
+#[test]
+fn a_cache_that_stores_what_it_has_loaded_without_a_lease_is_convicted() {
+    let complaints = complaints(Setting { naive: true, ..Setting::CALM });
+    for guilty in ["was known", "for good", "was loaded"] {
+        assert!(complaints.iter().any(|complaint| complaint.contains(guilty)), "nobody {guilty}: {complaints:?}");
+    }
 }

@@ -4,10 +4,11 @@ use std::collections::HashMap;
 use std::convert::Infallible;
 use std::time::Duration;
 
-use ringtide::{Cache, Error, Loaded, ReadOptions, Space};
+use ringtide::{Cache, Codec, Error, Loaded, MemoryServer, ReadOptions, Space};
+use ringtide_core::entry::{Entry, HEADER_LEN, Header};
 
 use super::truth::{KEYS, Truth, a_while};
-use super::world::{Done, Setting};
+use super::world::{Done, Setting, cache_key};
 
 /// Longer than anything may take.
 pub(crate) const LONG: Duration = Duration::from_secs(300);
@@ -20,6 +21,8 @@ pub(crate) struct Process {
     pub(crate) setting: Setting,
     /// Whether it invalidates by itself.
     pub(crate) writes: bool,
+    /// The ring shard of each key.
+    pub(crate) servers: Vec<MemoryServer>,
 }
 
 impl Process {
@@ -53,6 +56,7 @@ impl Process {
             let key = fastrand::u64(..KEYS);
             let began = (0..KEYS).map(|key| (self.known(key), self.truth.of(key).now)).collect::<Vec<_>>();
             let (how, read) = match fastrand::u8(..10) {
+                _ if self.setting.naive => ("naive", Ok(vec![(key, Ok(Some(self.read_naively(key).await)))])),
                 0 => ("fresh", self.read(key, ReadOptions::new().fresh()).await),
                 1 => (
                     "hurried",
@@ -94,6 +98,20 @@ impl Process {
         let read = self.items.with(options);
         let read = read.get_or_load(key, self.loader(key));
         Ok(vec![(key, within(read).await?)])
+    }
+
+    /// Reads as those do who know nothing of leases.
+    async fn read_naively(&self, key: u64) -> u64 {
+        let (server, name) = (&self.servers[key as usize], cache_key(key));
+        a_while(2).await;
+        if let Some(entry) = server.value(name.as_str()) {
+            return serde_json::from_slice(&entry[HEADER_LEN..]).unwrap();
+        }
+        let value = self.truth.load(key).await;
+        a_while(2).await;
+        let payload = serde_json::to_vec(&value).unwrap().into();
+        server.put(name.as_str(), Entry { header: Header::value(Codec::Json), payload }.to_bytes(), Some(LONG));
+        value
     }
 
     /// Begins a read and leaves.
