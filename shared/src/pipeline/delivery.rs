@@ -151,7 +151,7 @@ impl Pipeline {
 
     /// Takes one page in stream order, and returns as soon as its commands are queued.
     ///
-    /// Waits while too much is queued for a ring shard that is up, and never for one that is down. Parking is a part of
+    /// Waits while too much is queued for a ring shard that takes it, and never for one that is down or being flushed. Parking is a part of
     /// the delivery, and so is waited for in the same way. Refreshes of the page are not stored past `deadline_ms` of the
     /// ring shard's clock, as with [`Pipeline::deliver`]; they drop their entries then (unix ms; 0 for no deadline).
     pub async fn submit(&self, page: Vec<Result<ChangeRecord, UnreadableRecord>>, deadline_ms: u64) -> Ticket {
@@ -261,12 +261,12 @@ impl Pipeline {
         !self.inner.parking.healthy()
     }
 
-    /// Whether pages stay undelivered for a reason that must not hold up the others: a ring shard or the store for
-    /// parked records is down, and what waits for them does not take up too much memory yet.
+    /// Whether pages stay undelivered for a reason that must not hold up the others: a ring shard is down or being
+    /// flushed, or the store for parked records is down, and what waits for that does not take up too much memory yet.
     #[must_use]
     pub fn held_up(&self) -> bool {
-        let down = self.parking_fails() || self.inner.queues().iter().any(|queue| !queue.healthy());
-        down && self.inner.parking.has_room()
+        let stuck = self.parking_fails() || self.inner.queues().iter().any(|queue| queue.held_up());
+        stuck && self.inner.parking.has_room()
     }
 
     /// Ends the delivery tasks when everything is delivered, or at `deadline`; returns the commands left undelivered.

@@ -1,7 +1,8 @@
 //! What waits for one ring shard.
 //!
-//! One shard that is down holds up nothing but its own queue. Past its capacity the queue is given up for a flush of
-//! all key spaces, which stands for every command that was dropped: a checkpoint waits for the one or the other.
+//! One shard that is down, or that is being flushed, holds up nothing but its own queue. Past its capacity the queue is
+//! given up for a flush of all key spaces, which stands for every command that was dropped: a checkpoint waits for the
+//! one or the other.
 //!
 //! # Fail-over
 //! What a server acknowledged, another one in its place may have lost. So the ring shard is asked which servers it is,
@@ -43,7 +44,7 @@ pub(super) struct Queue {
     state: Mutex<State>,
     /// There is something to deliver.
     filled: Notify,
-    /// Something was delivered, or the shard was found to be down.
+    /// Something was delivered, or the shard was found to take nothing for now.
     moved: Notify,
 }
 
@@ -61,7 +62,7 @@ impl Queue {
         }
     }
 
-    /// Queues a batch; where too much waits for a shard that is down, a flush takes the place of all that waits.
+    /// Queues a batch; where too much waits for a shard that takes none, a flush takes the place of all that waits.
     pub(super) fn push(&self, item: Item) {
         let mut state = self.lock();
         if let Some(item) = state.admit(item) {
@@ -93,13 +94,14 @@ impl Queue {
         }
         drop(state);
         self.filled.notify_one();
+        self.moved.notify_waiters();
     }
 
-    /// Waits while a shard that is up has more than `mark` commands to take.
+    /// Waits while a shard that takes batches has more than `mark` commands to take.
     pub(super) async fn room(&self, mark: usize) {
         loop {
             let moved = self.moved.notified();
-            if !self.healthy() || self.pending() <= mark {
+            if self.held_up() || self.pending() <= mark {
                 return;
             }
             moved.await;
@@ -129,6 +131,11 @@ impl Queue {
     /// Whether the last attempt was acknowledged.
     pub(super) fn healthy(&self) -> bool {
         self.healthy.load(Ordering::Acquire)
+    }
+
+    /// Whether no batch is taken for now, however long that lasts: the shard is down, or a flush goes before them.
+    pub(super) fn held_up(&self) -> bool {
+        !self.healthy() || self.lock().is_flushed()
     }
 
     /// Waits until nothing is pending.
@@ -162,9 +169,9 @@ impl Queue {
         self.moved.notify_waiters();
     }
 
-    /// Gives up what waits for a shard that is down, where it is too much, for a flush.
+    /// Gives up what waits for a shard that takes no batches, where it is too much, for a flush.
     fn bound(&self, state: &mut State) {
-        if state.commands <= self.limits.capacity || self.healthy() {
+        if state.commands <= self.limits.capacity || (self.healthy() && !state.is_flushed()) {
             return;
         }
         let waiting = std::mem::take(&mut state.waiting);
@@ -172,7 +179,7 @@ impl Queue {
         tracing::warn!(
             ring_shard = %self.name,
             batches = waiting.len(),
-            "too many commands wait for a ring shard that is down, it will be flushed instead"
+            "too many commands wait for a ring shard that is down or being flushed, it will be flushed instead"
         );
         self.flush_all(state, "overflow");
         let parts = waiting.into_iter().filter_map(|item| item.part);

@@ -3,6 +3,7 @@
 use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use tokio_util::sync::CancellationToken;
 
@@ -20,6 +21,8 @@ struct Scripted {
     down: AtomicBool,
     refuses_refreshes: AtomicBool,
     panics: AtomicBool,
+    /// How long a flush takes.
+    flush_takes: Mutex<Duration>,
     /// No replica has what it acknowledges.
     alone: AtomicBool,
     applied: Mutex<Vec<String>>,
@@ -67,6 +70,8 @@ impl RingShard for Scripted {
             if self.down.load(Ordering::SeqCst) {
                 return Err(self.error());
             }
+            let takes = *self.flush_takes.lock().unwrap();
+            tokio::time::sleep(takes).await;
             self.flushed.lock().unwrap().push(prefix.to_owned());
             Ok(1)
         })
@@ -133,6 +138,12 @@ impl Running {
         ticket
     }
 
+    fn flush(&self) -> Ticket {
+        let (ticket, mut parts) = Ticket::new([0]);
+        self.queue.push_flush(BTreeSet::from(["p:".to_owned()]), parts.remove(0), "gap");
+        ticket
+    }
+
     async fn end(self) {
         self.stop.cancel();
         self.task.await.unwrap();
@@ -174,6 +185,32 @@ async fn overflow_is_flushed_before_anything_else_and_then_delivered() {
     let applied = running.shard.applied();
     assert!(applied.contains(&"p:after".to_owned()), "{applied:?}");
     assert!(applied.len() < 11, "dropped commands are not sent: {applied:?}");
+    running.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_flush_of_a_shard_that_is_up_holds_up_nobody_and_its_queue_is_bounded() {
+    let running = run(10, false);
+    *running.shard.flush_takes.lock().unwrap() = Duration::from_secs(300);
+    let mut tickets = vec![running.push(drops(&["p:0"]))];
+    let mut room = Box::pin(running.queue.room(0));
+    assert!((&mut room).now_or_never().is_none());
+    tickets.push(running.flush());
+    assert!(room.now_or_never().is_some(), "nobody waits for the length of a flush");
+    for n in 1..50 {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        tickets.push(running.push(drops(&[&format!("p:{n}")])));
+        assert!(running.queue.room(3).now_or_never().is_some());
+        assert!(running.queue.held_up() && running.queue.healthy());
+        assert!(running.queue.lock().commands <= 10);
+    }
+    for ticket in tickets {
+        ticket.await.unwrap();
+    }
+    assert_eq!(*running.shard.flushed.lock().unwrap(), ["p:", "p:"], "once for the gap, once for what was given up");
+    assert!(!running.queue.held_up());
+    let applied = running.shard.applied();
+    assert!(applied.contains(&"p:49".to_owned()) && !applied.contains(&"p:1".to_owned()), "{applied:?}");
     running.end().await;
 }
 

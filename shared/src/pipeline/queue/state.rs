@@ -176,6 +176,11 @@ impl State {
         }
     }
 
+    /// Whether a flush waits or is under way.
+    pub(super) fn is_flushed(&self) -> bool {
+        self.flush.is_some() || self.flushing.is_some()
+    }
+
     /// Takes everything out that waits.
     pub(super) fn end(&mut self, stage: Stage) -> (Vec<Item>, Option<Flush>) {
         self.stage = stage;
