@@ -44,7 +44,7 @@ pub(super) struct Queue {
     state: Mutex<State>,
     /// There is something to deliver.
     filled: Notify,
-    /// Something was delivered, or the shard was found to take nothing for now.
+    /// Something was delivered or given up, or the shard was found to take nothing for now.
     moved: Notify,
 }
 
@@ -312,20 +312,15 @@ impl Queue {
     fn take(&self, idle: bool) -> Option<Item> {
         let mut state = self.lock();
         state.wake(Instant::now());
-        loop {
-            let next = state.waiting.front()?;
-            if next.given_up() {
-                if let Some(item) = state.waiting.pop_front() {
-                    state.commands -= item.commands.len();
-                }
-                continue;
-            }
-            if next.is_refresh() && !idle {
-                return None;
-            }
-            state.under_way += 1;
-            return state.waiting.pop_front();
+        if state.drop_given_up() {
+            self.note_pending(&state);
+            self.moved.notify_waiters();
         }
+        if state.waiting.front()?.is_refresh() && !idle {
+            return None;
+        }
+        state.under_way += 1;
+        state.waiting.pop_front()
     }
 
     fn set_healthy(&self, healthy: bool) {

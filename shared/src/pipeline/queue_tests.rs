@@ -274,6 +274,17 @@ async fn what_nobody_waits_for_is_not_begun() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_waits_for_room_goes_on_when_what_took_it_is_given_up() {
+    let running = run(1000, false);
+    // Given up before the task has taken anything.
+    drop(running.push(drops(&["p:1", "p:2"])));
+    let room = tokio::time::timeout(Duration::from_secs(3600), running.queue.room(1)).await;
+    assert!(room.is_ok(), "nothing waits any more");
+    assert!(running.shard.applied().is_empty());
+    running.end().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn stopping_abandons_what_is_left() {
     let running = run(1000, true);
     let ticket = running.push(drops(&["p:1"]));

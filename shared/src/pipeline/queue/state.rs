@@ -146,6 +146,16 @@ impl State {
         }
     }
 
+    /// Drops batches at the head that nobody waits for; tells whether there were any.
+    pub(super) fn drop_given_up(&mut self) -> bool {
+        let mut dropped = false;
+        while let Some(item) = self.waiting.pop_front_if(|item| item.given_up()) {
+            self.commands -= item.commands.len();
+            dropped = true;
+        }
+        dropped
+    }
+
     /// Queues commands ahead of everything else, and once more later where they settle.
     pub(super) fn redeliver(&mut self, commands: &[Command], now: Instant) {
         let item = |commands: Vec<Command>| Item { commands: commands.into(), part: None, deadline_ms: 0, number: 0 };
