@@ -66,6 +66,9 @@ impl Queue {
     pub(super) fn push(&self, item: Item) {
         let mut state = self.lock();
         if let Some(item) = state.admit(item) {
+            // What is due counts as waiting also where nothing is taken, so that it is bounded, too; a flush that stands for
+            // it begins when it is due.
+            state.wake(Instant::now());
             state.enqueue(item);
             self.bound(&mut state);
             self.note_pending(&state);

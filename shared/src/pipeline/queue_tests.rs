@@ -215,6 +215,31 @@ async fn a_flush_of_a_shard_that_is_up_holds_up_nobody_and_its_queue_is_bounded(
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_settles_is_bounded_too_while_the_shard_is_down() {
+    let running = run(10, true);
+    let mut tickets = Vec::new();
+    for n in 0..200 {
+        let commands = drops(&[&format!("p:{n}")]);
+        let (settling, mut parts) = Ticket::new([0]);
+        running.queue.push_at(Item::new(commands.clone(), parts.remove(0), 0), Instant::now() + Duration::from_secs(2));
+        tickets.extend([settling, running.push(commands)]);
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let state = running.queue.lock();
+        let kept = state.waiting.len() + state.delayed.len() + state.under_way;
+        assert!(kept <= 13, "{kept} are kept after {n} seconds");
+    }
+    assert!(running.shard.flushed.lock().unwrap().is_empty());
+    running.shard.down.store(false, Ordering::SeqCst);
+    for ticket in tickets {
+        ticket.await.unwrap();
+    }
+    assert_eq!(*running.shard.flushed.lock().unwrap(), ["p:"]);
+    let repeated = running.shard.applied().iter().filter(|key| *key == "p:199").count();
+    assert_eq!(repeated, 2, "what was not due when the rest was given up is delivered at its time");
+    running.end().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_flush_that_fails_is_tried_again_and_holds_its_ticket() {
     let running = run(1000, true);
     let (mut ticket, mut parts) = Ticket::new([0]);
