@@ -99,13 +99,13 @@ impl Pipeline {
                     // Other outcomes are told by the call itself.
                     Ok(Some(membership)) => {
                         let epoch = membership.epoch;
-                        if let Ok(RingChange::Unchanged) = change(&inner, membership).await
-                            && asked
-                        {
-                            tracing::info!(
+                        match change(&inner, membership).await {
+                            Ok(RingChange::Unchanged) if asked => tracing::info!(
                                 epoch,
                                 "the ring's membership was looked at as asked for, and is the one in use"
-                            );
+                            ),
+                            Ok(RingChange::Unchanged | RingChange::Changed { .. }) => {}
+                            Err(error) => watch.refused(&error),
                         }
                     }
                     Err(_) => counted("unread"),
