@@ -247,6 +247,9 @@ impl Table {
         );
         counter!(names::GAPS, names::TABLE => self.name.to_string(), names::REASON => reason).increment(1);
         self.deps.health.gap(&self.name, None, reason);
-        self.deps.deliver.flush_table(&self.name).await.await.map_err(|_| TableFailed::PipelineGone)
+        self.deps.health.flushing(&self.name, true);
+        let flushed = self.deps.deliver.flush_table(&self.name).await.await;
+        self.deps.health.flushing(&self.name, false);
+        flushed.map_err(|_| TableFailed::PipelineGone)
     }
 }
