@@ -1,7 +1,7 @@
 //! The pipeline at work: plans pages and hands their batches to the ring shards' queues.
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use arc_swap::ArcSwap;
 use metrics::{counter, histogram};
@@ -48,6 +48,8 @@ pub(super) struct Inner {
     /// How other ring shards are reached; `None` where only those are known that were given.
     pub(super) connector: Option<Connector>,
     parking: Arc<Parking>,
+    /// Key spaces of which it was told that records come without the images that they need.
+    imageless: std::sync::Mutex<BTreeSet<Arc<str>>>,
     prefixes: HashMap<String, BTreeSet<String>>,
     pub(super) all_prefixes: Arc<BTreeSet<String>>,
     limits: Limits,
@@ -130,6 +132,7 @@ impl Pipeline {
             looks: watch::Sender::new(0),
             connector,
             parking: Parking::new(park),
+            imageless: std::sync::Mutex::default(),
             prefixes,
             all_prefixes,
             limits,
@@ -296,6 +299,7 @@ impl Pipeline {
         let now_ms = unix_ms();
         let planned = planner(&self.inner.router, roster.history(), now_ms, page);
         count(&planned.counts);
+        self.inner.tell_imageless(&planned.counts);
         let lots: Vec<Lot<'_>> = planned.batches.iter().flat_map(|batch| lots(&roster, batch, now_ms)).collect();
         // A batch that settles has two parts: the page is delivered when both are.
         let parts_of_lots = lots.iter().flat_map(|lot| {
@@ -333,6 +337,20 @@ impl Pipeline {
 impl Inner {
     pub(super) fn queue(&self, name: ShardName) -> Arc<Queue> {
         Arc::new(Queue::new(name, Arc::clone(&self.all_prefixes), self.limits))
+    }
+
+    /// Tells once for each key space that records do not tell its keys.
+    fn tell_imageless(&self, counts: &Counts) {
+        if counts.imageless.is_empty() {
+            return;
+        }
+        let mut told = self.imageless.lock().unwrap_or_else(PoisonError::into_inner);
+        for space in counts.imageless.keys().filter(|space| told.insert(Arc::clone(space))) {
+            tracing::error!(
+                %space,
+                "records carry no image, and their keys do not lead to the keys of a space: give the table a stream with the images that its routes need, and flush the space"
+            );
+        }
     }
 
     /// The queues of all ring shards that are told of changes.
@@ -377,6 +395,7 @@ fn count(counts: &Counts) {
     }
     let by_space = [
         (names::PIPELINE_UNRENDERABLE, &counts.unrenderable),
+        (names::PIPELINE_IMAGELESS, &counts.imageless),
         (names::PIPELINE_VERSION_MISSING, &counts.version_missing),
     ];
     for (name, counts) in by_space {
