@@ -272,7 +272,17 @@ impl Pipeline {
         stuck && self.inner.parking.has_room()
     }
 
+    /// The ring shards that may still lack what a fail-over has lost. It ends with the process unless it is made good before, and
+    /// nobody else knows of it: they have to be flushed then.
+    #[must_use]
+    pub fn unrecovered(&self) -> Vec<ShardName> {
+        let queues = self.inner.queues();
+        queues.iter().filter(|queue| queue.owes_recovery()).map(|queue| queue.name().clone()).collect()
+    }
+
     /// Ends the delivery tasks when everything is delivered, or at `deadline`; returns the commands left undelivered.
+    ///
+    /// What is owed to [`Pipeline::unrecovered`] ring shards at the deadline is told as an error.
     pub async fn shutdown(&self, deadline: Instant) -> usize {
         let drained = async {
             for queue in self.inner.queues() {
@@ -283,6 +293,12 @@ impl Pipeline {
         // What is left at the deadline is counted and read again by the successor.
         let _in_time = tokio::time::timeout_at(deadline, drained).await;
         let left = self.pending();
+        for ring_shard in self.unrecovered() {
+            tracing::error!(
+                %ring_shard,
+                "a ring shard may lack what a fail-over has lost, and nobody makes it good any more: flush it by `ringtide flush --all`"
+            );
+        }
         self.inner.tasks.stop();
         self.inner.tasks.ended().await;
         left

@@ -117,6 +117,10 @@ impl Queue {
         state.commands + usize::from(state.flush.is_some()) + usize::from(state.commands == 0 && state.under_way > 0)
     }
 
+    pub(super) fn name(&self) -> &ShardName {
+        &self.name
+    }
+
     /// How it fares.
     pub(super) fn status(&self) -> RingShardStatus {
         let pending = self.pending();
@@ -139,6 +143,13 @@ impl Queue {
     /// Whether no batch is taken for now, however long that lasts: the shard is down, or a flush goes before them.
     pub(super) fn held_up(&self) -> bool {
         !self.healthy() || self.lock().is_flushed()
+    }
+
+    /// Whether something is to be made good that a fail-over may have lost. No record stands for it that a successor would read
+    /// again.
+    pub(super) fn owes_recovery(&self) -> bool {
+        let state = self.lock();
+        state.recovering || state.redelivered > 0
     }
 
     /// Waits until nothing is pending.
@@ -185,6 +196,9 @@ impl Queue {
             "too many commands wait for a ring shard that is down or being flushed, it will be flushed instead"
         );
         self.flush_all(state, "overflow");
+        let redelivered = waiting.iter().filter(|item| item.part.is_none()).count();
+        state.redelivered -= redelivered;
+        state.recovering |= redelivered > 0;
         let parts = waiting.into_iter().filter_map(|item| item.part);
         if let Some(flush) = &mut state.flush {
             flush.parts.extend(parts);
@@ -223,6 +237,7 @@ impl Queue {
             let mut state = self.lock();
             state.commands -= item.commands.len();
             state.under_way -= 1;
+            state.redelivered -= usize::from(item.part.is_none());
             state.recent.note(&item.commands, Instant::now());
             self.note_pending(&state);
         }
@@ -260,6 +275,7 @@ impl Queue {
             state.flushing = None;
             state.last_flush = Some(LastFlush { at_ms: unix_ms(), reason: flush.reason, names: removed });
             if state.flush.is_none() {
+                state.recovering = false;
                 gauge!(names::DELIVERY_DIRTY, names::RING_SHARD => name()).set(0.0);
             }
         }

@@ -11,7 +11,7 @@ use super::super::ticket::Ticket;
 use super::courier::DEPTH;
 use super::*;
 use crate::command::{Action, Command, Image};
-use crate::key::{CacheKey, KeySpace, Template};
+use crate::key::{CacheKey, KeySpace, Mode, Template};
 use crate::valkey::Loss;
 use crate::version::Version;
 
@@ -388,6 +388,54 @@ async fn a_task_that_panics_abandons_every_ticket_and_is_told() {
     queue.room(0).await;
     queue.drained().await;
     assert!(!queue.healthy());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_recovery_is_owed_until_it_is_made_good_whatever_form_it_takes() {
+    let running = run(3, false);
+    let (now, queue) = (Instant::now(), &running.queue);
+    let down = |down| running.shard.down.store(down, Ordering::SeqCst);
+    let settles = Arc::new(KeySpace {
+        mode: Mode::Settle { after: Duration::from_secs(2) },
+        ..KeySpace::new("p", Template::parse("p:{pk}").unwrap())
+    });
+    let commands: Arc<[Command]> = [Command::drop_entry(CacheKey::new("p:1").unwrap(), settles)].into();
+    running.push(Arc::clone(&commands)).await.unwrap();
+    assert!(!queue.owes_recovery());
+
+    // Delivered again, and once more when it has settled.
+    queue.recover(Loss::Since(now), Instant::now());
+    for owed in [true, true, false] {
+        assert_eq!(queue.owes_recovery(), owed);
+        tokio::time::sleep(Duration::from_millis(1500)).await;
+    }
+    assert_eq!(running.shard.applied(), ["p:1", "p:1", "p:1"]);
+
+    // A flush, which one that was under way before does not stand for.
+    *running.shard.flush_takes.lock().unwrap() = Duration::from_secs(10);
+    let before = running.flush();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    queue.recover(Loss::Unknown, Instant::now());
+    before.await.unwrap();
+    assert!(queue.owes_recovery());
+    tokio::time::sleep(Duration::from_secs(11)).await;
+    assert!(!queue.owes_recovery());
+
+    // What is delivered again is given up for a flush.
+    running.push(commands).await.unwrap();
+    down(true);
+    queue.recover(Loss::Since(Instant::now()), Instant::now());
+    let others: Vec<_> = (0..9).map(|n| running.push(drops(&[&format!("p:{n}")]))).collect();
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    let overflown = running.push(drops(&["p:after"]));
+    assert!(queue.owes_recovery());
+    down(false);
+    for ticket in others {
+        ticket.await.unwrap();
+    }
+    overflown.await.unwrap();
+    assert!(!queue.owes_recovery());
+    running.end().await;
 }
 
 #[tokio::test(start_paused = true)]

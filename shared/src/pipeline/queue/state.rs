@@ -23,6 +23,10 @@ pub(super) struct State {
     /// Items and flushes that are under way.
     pub(super) under_way: usize,
     pub(super) recent: Recent,
+    /// Batches that are delivered again and that nobody else knows of, also those that settle.
+    pub(super) redelivered: usize,
+    /// A flush stands for what another server may lack.
+    pub(super) recovering: bool,
     /// When something was found to be lost last.
     pub(super) failed_over: Option<Instant>,
     /// The number of the next item.
@@ -103,6 +107,8 @@ impl State {
             flush: None,
             under_way: 0,
             recent: Recent::new(limits.redelivery.window, limits.redelivery.keys, now),
+            redelivered: 0,
+            recovering: false,
             failed_over: None,
             next: 1,
             stage: Stage::Open,
@@ -160,6 +166,7 @@ impl State {
     pub(super) fn redeliver(&mut self, commands: &[Command], now: Instant) {
         let item = |commands: Vec<Command>| Item { commands: commands.into(), part: None, deadline_ms: 0, number: 0 };
         for batch in commands.chunks(BATCH).rev() {
+            self.redelivered += 1;
             self.commands += batch.len();
             self.waiting.push_front(item(batch.to_vec()));
         }
@@ -171,6 +178,7 @@ impl State {
         }
         for (at, commands) in later {
             for batch in commands.chunks(BATCH) {
+                self.redelivered += 1;
                 self.delay(item(batch.to_vec()), at);
             }
         }
@@ -196,6 +204,7 @@ impl State {
         self.stage = stage;
         self.commands = 0;
         self.under_way = 0;
+        (self.redelivered, self.recovering) = (0, false);
         let delayed = std::mem::take(&mut self.delayed);
         let items = std::mem::take(&mut self.waiting).into_iter().chain(delayed.into_values()).collect();
         (items, self.flush.take())
