@@ -60,6 +60,7 @@ names! {
     describe_counter PIPELINE_COALESCED = "ringtide_pipeline_coalesced_total", Count, "Commands that another one for the same key of the page stands for";
     describe_counter PIPELINE_UNROUTED = "ringtide_pipeline_unrouted_total", Count, "Records no route wanted, by table";
     describe_counter PIPELINE_UNRENDERABLE = "ringtide_pipeline_unrenderable_total", Count, "Keys that cannot be rendered, so that no reader can have cached them, by key space";
+    describe_counter PIPELINE_IMAGELESS = "ringtide_pipeline_imageless_total", Count, "Records without the image that would tell their keys, so that those may be stale, by key space";
     describe_counter PIPELINE_VERSION_MISSING = "ringtide_pipeline_version_missing_total", Count, "Records of versioned key spaces without a usable version, which drop the entry, by key space";
     describe_counter PIPELINE_KEYS_ONLY = "ringtide_pipeline_keys_only_total", Count, "Records whose images cannot be decoded and that were routed by their keys, by table";
     describe_counter PIPELINE_PARKED = "ringtide_pipeline_parked_total", Count, "Records that could not be turned into all of their commands and were parked, by table";

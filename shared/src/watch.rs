@@ -13,6 +13,8 @@ use crate::config::{Config, Violation, environment};
 use crate::ring::{ChangeError, Membership, ShardName, ShardSpec};
 use crate::valkey::ConnectError;
 
+/// After how many looks a membership that was not taken for a passing reason is offered again.
+const OFFERED_AGAIN: u32 = 5;
 /// How long the DNS may take to answer.
 const DNS_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -64,6 +66,23 @@ pub enum RingChangeError {
     Closed,
 }
 
+impl RingChangeError {
+    /// Whether the same membership may be taken later, because what keeps it from being so lies outside of it.
+    #[must_use]
+    pub fn may_pass(&self) -> bool {
+        match self {
+            Self::Shard(ConnectError::CaFile { .. } | ConnectError::Tls { .. }) => true,
+            Self::Shard(
+                ConnectError::Address { .. } | ConnectError::Credentials { .. } | ConnectError::ClusterFeature { .. },
+            )
+            | Self::Refused(_)
+            | Self::Cluster(_)
+            | Self::Fixed
+            | Self::Closed => false,
+        }
+    }
+}
+
 impl Watch {
     /// Has not looked yet; names are resolved by the system.
     #[must_use]
@@ -82,7 +101,13 @@ impl Watch {
         self.seen = Seen::default();
     }
 
-    /// Looks once; a membership only where the source has changed since the last look and offers one other than `current`
+    /// Takes in that the membership that was offered last was not taken: where the reason may pass, it is offered again some
+    /// looks later.
+    pub fn refused(&mut self, error: &RingChangeError) {
+        self.seen.again_in = if error.may_pass() { OFFERED_AGAIN } else { 0 };
+    }
+
+    /// Looks once; a membership only where the source has changed since the last look, or what it offered was [refused](Self::refused), and offers one other than `current`
     /// may be. Whether it may follow that one is for [`RingHistory::change`](crate::ring::RingHistory::change) to say.
     ///
     /// # Errors
@@ -110,15 +135,20 @@ struct Seen {
     text: Option<String>,
     /// Whether the last look failed.
     failing: bool,
+    /// After how many looks the same text counts as another one; 0 for never.
+    again_in: u32,
 }
 
 impl Seen {
     /// The membership of a file that has changed since it was looked at last.
     fn file(&mut self, read: io::Result<String>) -> Result<Option<Membership>, String> {
         let text = read.map_err(|error| error.to_string())?;
-        if self.text.as_ref() == Some(&text) {
+        let again = self.again_in == 1;
+        self.again_in = self.again_in.saturating_sub(1);
+        if self.text.as_ref() == Some(&text) && !again {
             return Ok(None);
         }
+        self.again_in = 0;
         let parsed = Config::parse(&text, environment());
         self.text = Some(text);
         // Another text that cannot be used is another failure.
@@ -230,6 +260,30 @@ mod tests {
         assert_eq!(watch.look(&current).await, Ok(None));
         watch.forget();
         assert_eq!(watch.look(&current).await, Ok(offered));
+    }
+
+    #[tokio::test]
+    async fn what_was_refused_for_a_passing_reason_is_offered_again_after_some_looks() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(&file, "[ring]\nepoch = 1\nshards = [{ name = \"a\", address = \"h:1\" }]\n").unwrap();
+        let mut watch = Watch::new(Source::File(file.path().to_owned()));
+        let current = Membership { epoch: 0, changed_at_ms: 0, placement: Default::default(), shards: Vec::new() };
+        let offered = watch.look(&current).await.unwrap();
+        let passing = || {
+            let source = io::ErrorKind::NotFound.into();
+            RingChangeError::Shard(ConnectError::CaFile { shard: "a".into(), path: "ca.pem".into(), source })
+        };
+        for _ in 0..2 {
+            watch.refused(&passing());
+            for _ in 1..OFFERED_AGAIN {
+                assert_eq!(watch.look(&current).await, Ok(None));
+            }
+            assert_eq!(watch.look(&current).await, Ok(offered.clone()));
+        }
+        watch.refused(&RingChangeError::Fixed);
+        for _ in 0..OFFERED_AGAIN * 2 {
+            assert_eq!(watch.look(&current).await, Ok(None));
+        }
     }
 
     #[test]

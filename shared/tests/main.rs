@@ -12,6 +12,7 @@ mod park_stores;
 mod pipeline_failover;
 mod pipeline_isolation;
 mod pipeline_order;
+mod pipeline_ring_file;
 mod support;
 #[cfg(feature = "cluster")]
 mod valkey_cluster;

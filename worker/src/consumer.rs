@@ -201,7 +201,10 @@ impl Consumer {
                 }
                 Step::Gap(error, after) => {
                     self.health.gap(&error);
-                    if flush_after_gap(&self.shared, &self.shard, &error).await.is_err() {
+                    self.health.flushing(true);
+                    let flushed = flush_after_gap(&self.shared, &self.shard, &error).await;
+                    self.health.flushing(false);
+                    if flushed.is_err() {
                         return Some(Exit::Abandoned);
                     }
                     match after {
@@ -252,6 +255,7 @@ impl Consumer {
 
     /// After the last page: waits for its delivery, claims the children, stores the end.
     async fn finish(&mut self, halt: impl Future<Output = Exit>) -> Exit {
+        self.health.read_out();
         let claimed = {
             let (shared, shard) = (Arc::clone(&self.shared), self.shard.clone());
             let claiming = async {

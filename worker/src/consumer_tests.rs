@@ -43,6 +43,7 @@ impl Bench {
             },
         });
         let health = Health::new(Duration::from_secs(10), []);
+        health.discovered(&shared.table, &BTreeSet::new());
         Self { source, recorder, leases, shared, stop: CancellationToken::new(), health, _lister: listing }
     }
 
@@ -102,7 +103,8 @@ async fn the_last_pages_records_are_delivered_before_the_end_is_stored() {
     bench.source.shard("child", Some("s"), &[]);
     bench.recorder.hold();
     let reading = bench.read("s").await;
-    tokio::time::sleep(Duration::from_secs(1)).await;
+    tokio::time::sleep(Duration::from_secs(300)).await;
+    assert!(bench.health.live().ok, "{:?}", bench.health.live());
     assert_eq!(bench.recorder.pages(), [("s".to_owned(), vec![1, 2]), ("s".to_owned(), vec![3])]);
     assert!(!reading.is_finished() && bench.lease("child").await.is_none(), "the last page is not delivered");
     bench.recorder.deliver(1);
@@ -213,6 +215,32 @@ async fn trimmed_records_are_a_gap_that_flushes_and_goes_on_with_the_oldest() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_gap_whose_flush_takes_long_is_nothing_that_a_restart_mends() {
+    let bench = Bench::new();
+    bench.source.shard("s", None, &[1, 2, 3, 4, 5]);
+    bench.source.trim("s", 4);
+    bench.recorder.hold_flushes();
+    let new = Lease { checkpoint: at(2), ..Lease::new(bench.shared.name.lease(&"s".into())) };
+    bench.leases.create(&new).await.unwrap();
+    let _reading = bench.read("s").await;
+    tokio::time::sleep(Duration::from_secs(300)).await;
+    assert_eq!(bench.recorder.flushed(), ["products"]);
+    assert!(bench.health.live().ok, "{:?}", bench.health.live());
+    assert_eq!(bench.checkpoint("s").await, at(2), "a crash repeats the flush");
+    bench.recorder.deliver_flushes();
+    for _ in 0..100 {
+        tokio::time::sleep(MS).await;
+        assert!(bench.health.live().ok, "{:?}", bench.health.live());
+    }
+    assert_eq!(bench.recorder.records(), [4, 5]);
+    for _ in 0..1000 {
+        bench.source.fail(StreamError::Other("internal".into()));
+    }
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    assert!(!bench.health.live().ok, "it is to be read again");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_gap_after_which_nothing_is_kept_is_told_once() {
     let mut bench = Bench::new();
     bench.source.shard("s", None, &[1, 2]);
@@ -234,7 +262,12 @@ async fn a_shard_that_is_gone_is_a_gap_that_flushes_and_ends_it() {
     bench.source.shard("child", Some("s"), &[]);
     let reading = bench.read("s").await;
     tokio::time::sleep(500 * MS).await;
+    bench.recorder.hold_flushes();
     bench.source.forget("s");
+    tokio::time::sleep(Duration::from_secs(300)).await;
+    assert!(!reading.is_finished() && bench.health.live().ok, "{:?}", bench.health.live());
+    assert_eq!(bench.checkpoint("s").await, at(2), "it is not flushed");
+    bench.recorder.deliver_flushes();
     assert_eq!(reading.await.unwrap(), Exit::Ended);
     assert_eq!(bench.recorder.flushed(), ["products"]);
     assert_eq!(bench.checkpoint("s").await, Checkpoint::ShardEnd);

@@ -281,7 +281,13 @@ impl Follower {
         let leases: BTreeMap<ShardId, Lease> =
             of_stream.map(|lease| (lease.key.shard.clone(), lease.clone())).collect();
         self.stop_what_is_stolen(&leases);
-        let mut plan = lineage::plan(listing, &leases);
+        let replaced = |lease: &Lease| lease.key.stream.is_newer_than(&shared.name);
+        let mut plan = if leases.is_empty() && all.iter().any(replaced) {
+            // Read to its end, and retired by another worker: it would be read once more by each.
+            Plan::default()
+        } else {
+            lineage::plan(listing, &leases)
+        };
         if !leases.is_empty() && !plan.begins_a_stream() {
             self.begun.cancel();
         }

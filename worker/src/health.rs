@@ -100,6 +100,13 @@ impl Health {
         }
     }
 
+    /// A table's stream is not followed until a flush is acknowledged, or is from now on: no restart would shorten that.
+    pub fn flushing(&self, table: &Arc<str>, flushing: bool) {
+        let mut board = self.board();
+        let state = board.tables.entry(Arc::clone(table)).or_default();
+        (state.flushing, state.since) = (flushing, Instant::now());
+    }
+
     /// Takes in the leases of a stream as they were just read, and what may be started by them.
     pub(crate) fn leases(&self, table: &Arc<str>, seen: &LeasesSeen<'_>) {
         let mut board = self.board();
@@ -247,7 +254,18 @@ impl ShardHealth {
         self.line.failed(error);
     }
 
-    /// The stream shard was read to its end.
+    /// It is not read on until a flush is acknowledged, or is from now on.
+    pub fn flushing(&self, flushing: bool) {
+        let mut reading = self.line.reading();
+        (reading.flushing, reading.resumed) = (flushing, Instant::now());
+    }
+
+    /// The last page was read: there is nothing left to read, and maybe something to deliver.
+    pub fn read_out(&self) {
+        self.line.reading().read_out = true;
+    }
+
+    /// The stream shard was read to its end, and all of it was delivered.
     pub fn ended(&self) {
         self.health.board().end(&self.key);
     }

@@ -250,6 +250,7 @@ struct Taken {
     deadlines: Vec<u64>,
     flushed: Vec<String>,
     held: Option<BTreeMap<usize, oneshot::Sender<()>>>,
+    held_flushes: Option<Vec<oneshot::Sender<()>>>,
     down: bool,
 }
 
@@ -271,6 +272,18 @@ impl Recorder {
     pub(crate) fn deliver(&self, page: usize) {
         let sender = self.taken().held.as_mut().unwrap().remove(&page).unwrap();
         let _given_up = sender.send(());
+    }
+
+    /// From now on flushes are acknowledged only by [`Recorder::deliver_flushes`].
+    pub(crate) fn hold_flushes(&self) {
+        self.taken().held_flushes = Some(Vec::new());
+    }
+
+    /// Acknowledges the flushes that are held, and those that come.
+    pub(crate) fn deliver_flushes(&self) {
+        for flush in self.taken().held_flushes.take().unwrap() {
+            let _given_up = flush.send(());
+        }
     }
 
     /// The pipeline ends: what is held will never be delivered.
@@ -322,8 +335,16 @@ impl Deliver for Recorder {
     }
 
     async fn flush_table(&self, table: &str) -> Delivery {
-        self.taken().flushed.push(table.to_owned());
-        Box::pin(std::future::ready(Ok(())))
+        let mut taken = self.taken();
+        taken.flushed.push(table.to_owned());
+        match taken.held_flushes.as_mut() {
+            Some(held) => {
+                let (sender, delivered) = oneshot::channel();
+                held.push(sender);
+                Box::pin(async move { delivered.await.map_err(|_| Abandoned) })
+            }
+            None => Box::pin(std::future::ready(Ok(()))),
+        }
     }
 
     fn unhealthy(&self) -> Vec<String> {

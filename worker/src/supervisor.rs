@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use metrics::counter;
 use ringtide_core::backoff::Backoff;
-use ringtide_core::config::Worker as Settings;
+use ringtide_core::config::{Probe, Worker as Settings};
 use ringtide_core::metrics as names;
 use ringtide_core::record::Stream;
 use ringtide_core::route::Router;
@@ -38,7 +38,16 @@ pub(crate) struct Deps {
     pub(crate) owner: OwnerId,
     pub(crate) health: Health,
     pub(crate) router: Arc<Router>,
+    /// The table whose stream's leases may be those of an application for a single stream.
+    pub(crate) adopting: Option<Arc<str>>,
     pub(crate) settings: Settings,
+}
+
+/// The only table that is followed, besides the one of probes; `None` where there are several.
+pub(crate) fn only_table(router: &Router, probe: Option<&Probe>) -> Option<Arc<str>> {
+    let mut tables = router.tables().filter(|table| probe.is_none_or(|probe| probe.table != *table));
+    let only = tables.next()?;
+    tables.next().is_none().then(|| Arc::from(only))
 }
 
 /// Why a table is not watched any more, although nobody said so.
@@ -151,12 +160,12 @@ impl Table {
         Ok((stream, successor.begun))
     }
 
-    /// Reads all leases, those of an application for a single stream too where this worker follows only one table.
+    /// Reads all leases, those of an application for a single stream too where this table's may be such ones.
     async fn read_leases(&mut self, name: &StreamName) -> Vec<Lease> {
         let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(5));
         loop {
             let read = async {
-                if self.deps.router.tables().count() == 1 {
+                if self.deps.adopting.as_ref() == Some(&self.name) {
                     self.adopted = Some(self.deps.leases.adopt(name).await?);
                 }
                 self.deps.leases.list().await
@@ -238,6 +247,9 @@ impl Table {
         );
         counter!(names::GAPS, names::TABLE => self.name.to_string(), names::REASON => reason).increment(1);
         self.deps.health.gap(&self.name, None, reason);
-        self.deps.deliver.flush_table(&self.name).await.await.map_err(|_| TableFailed::PipelineGone)
+        self.deps.health.flushing(&self.name, true);
+        let flushed = self.deps.deliver.flush_table(&self.name).await.await;
+        self.deps.health.flushing(&self.name, false);
+        flushed.map_err(|_| TableFailed::PipelineGone)
     }
 }

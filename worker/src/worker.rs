@@ -142,6 +142,7 @@ impl Worker {
         );
         let drain = settings.drain_timeout;
         let fleet = Fleet::new(Arc::clone(&self.leases), self.owner.clone(), settings.lease_timeout);
+        let adopting = supervisor::only_table(&router, config.probe.as_ref());
         let deps = Deps {
             source: self.source,
             leases: self.leases,
@@ -150,6 +151,7 @@ impl Worker {
             owner: self.owner,
             health: health.clone(),
             router,
+            adopting,
             settings,
         };
         let deliver = Arc::clone(&deps.deliver);

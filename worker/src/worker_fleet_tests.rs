@@ -68,6 +68,25 @@ async fn workers_that_join_and_leave_come_to_equal_shares_and_rest() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_replaced_stream_is_read_to_its_end_by_one_worker_and_not_again_by_others() {
+    let bench = Bench::new();
+    bench.source.shard("a", None, &[1, 2]);
+    bench.source.shard("b", None, &[11, 12]);
+    let _workers = [bench.start("first").await.unwrap(), bench.start("second").await.unwrap()];
+    seconds(30).await;
+    bench.source.replace_stream(&ARN.replace("2026-01", "2026-03"));
+    seconds(60).await;
+    bench.source.close("a");
+    bench.source.close("b");
+    seconds(600).await;
+    let mut read = bench.recorder.records();
+    read.sort_unstable();
+    assert_eq!(read, [1, 1, 2, 2, 11, 11, 12, 12], "once in each stream");
+    let left = bench.leases.list().await.unwrap();
+    assert!(left.len() == 2 && left.iter().all(|lease| lease.key.to_string().contains("2026-03")), "{left:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_worker_whose_ring_shard_is_down_reads_on_until_its_lease_is_taken() {
     let bench = Bench::new();
     for shard in ["a", "b"] {

@@ -140,9 +140,15 @@ async fn a_stream_that_was_replaced_while_nobody_looked_is_a_gap() {
     first.shutdown();
     first.join().await.unwrap();
     bench.source.replace_stream(&ARN.replace("2026-01", "2026-03"));
-    let _second = bench.start("me").await.unwrap();
-    seconds(3).await;
+    bench.recorder.hold_flushes();
+    let second = bench.start("me").await.unwrap();
+    seconds(300).await;
     assert_eq!(bench.recorder.flushed(), ["products"]);
+    assert!(second.health().live().ok, "a restart would begin the flush again: {:?}", second.health().live());
+    assert!(!second.health().ready().ok);
+    bench.recorder.deliver_flushes();
+    seconds(3).await;
+    assert!(second.health().ready().ok, "{:?}", second.health().ready());
 }
 
 #[tokio::test(start_paused = true)]

@@ -14,7 +14,11 @@ pub(crate) async fn watch(inner: Arc<Inner>, mut watch: Watch) {
         match watch.look(ring.membership()).await {
             Ok(None) => {}
             // Told by the call itself.
-            Ok(Some(membership)) => drop(inner.change_ring(membership).await),
+            Ok(Some(membership)) => {
+                if let Err(error) = inner.change_ring(membership).await {
+                    watch.refused(&error);
+                }
+            }
             Err(_) => inner.changes.unread(),
         }
     }

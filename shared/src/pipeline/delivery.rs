@@ -1,7 +1,7 @@
 //! The pipeline at work: plans pages and hands their batches to the ring shards' queues.
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use arc_swap::ArcSwap;
 use metrics::{counter, histogram};
@@ -48,6 +48,8 @@ pub(super) struct Inner {
     /// How other ring shards are reached; `None` where only those are known that were given.
     pub(super) connector: Option<Connector>,
     parking: Arc<Parking>,
+    /// Key spaces of which it was told that records come without the images that they need.
+    imageless: std::sync::Mutex<BTreeSet<Arc<str>>>,
     prefixes: HashMap<String, BTreeSet<String>>,
     pub(super) all_prefixes: Arc<BTreeSet<String>>,
     limits: Limits,
@@ -130,6 +132,7 @@ impl Pipeline {
             looks: watch::Sender::new(0),
             connector,
             parking: Parking::new(park),
+            imageless: std::sync::Mutex::default(),
             prefixes,
             all_prefixes,
             limits,
@@ -151,7 +154,7 @@ impl Pipeline {
 
     /// Takes one page in stream order, and returns as soon as its commands are queued.
     ///
-    /// Waits while too much is queued for a ring shard that is up, and never for one that is down. Parking is a part of
+    /// Waits while too much is queued for a ring shard that takes it, and never for one that is down or being flushed. Parking is a part of
     /// the delivery, and so is waited for in the same way. Refreshes of the page are not stored past `deadline_ms` of the
     /// ring shard's clock, as with [`Pipeline::deliver`]; they drop their entries then (unix ms; 0 for no deadline).
     pub async fn submit(&self, page: Vec<Result<ChangeRecord, UnreadableRecord>>, deadline_ms: u64) -> Ticket {
@@ -261,15 +264,25 @@ impl Pipeline {
         !self.inner.parking.healthy()
     }
 
-    /// Whether pages stay undelivered for a reason that must not hold up the others: a ring shard or the store for
-    /// parked records is down, and what waits for them does not take up too much memory yet.
+    /// Whether pages stay undelivered for a reason that must not hold up the others: a ring shard is down or being
+    /// flushed, or the store for parked records is down, and what waits for that does not take up too much memory yet.
     #[must_use]
     pub fn held_up(&self) -> bool {
-        let down = self.parking_fails() || self.inner.queues().iter().any(|queue| !queue.healthy());
-        down && self.inner.parking.has_room()
+        let stuck = self.parking_fails() || self.inner.queues().iter().any(|queue| queue.held_up());
+        stuck && self.inner.parking.has_room()
+    }
+
+    /// The ring shards that may still lack what a fail-over has lost. It ends with the process unless it is made good before, and
+    /// nobody else knows of it: they have to be flushed then.
+    #[must_use]
+    pub fn unrecovered(&self) -> Vec<ShardName> {
+        let queues = self.inner.queues();
+        queues.iter().filter(|queue| queue.owes_recovery()).map(|queue| queue.name().clone()).collect()
     }
 
     /// Ends the delivery tasks when everything is delivered, or at `deadline`; returns the commands left undelivered.
+    ///
+    /// What is owed to [`Pipeline::unrecovered`] ring shards at the deadline is told as an error.
     pub async fn shutdown(&self, deadline: Instant) -> usize {
         let drained = async {
             for queue in self.inner.queues() {
@@ -280,6 +293,12 @@ impl Pipeline {
         // What is left at the deadline is counted and read again by the successor.
         let _in_time = tokio::time::timeout_at(deadline, drained).await;
         let left = self.pending();
+        for ring_shard in self.unrecovered() {
+            tracing::error!(
+                %ring_shard,
+                "a ring shard may lack what a fail-over has lost, and nobody makes it good any more: flush it by `ringtide flush --all`"
+            );
+        }
         self.inner.tasks.stop();
         self.inner.tasks.ended().await;
         left
@@ -296,6 +315,7 @@ impl Pipeline {
         let now_ms = unix_ms();
         let planned = planner(&self.inner.router, roster.history(), now_ms, page);
         count(&planned.counts);
+        self.inner.tell_imageless(&planned.counts);
         let lots: Vec<Lot<'_>> = planned.batches.iter().flat_map(|batch| lots(&roster, batch, now_ms)).collect();
         // A batch that settles has two parts: the page is delivered when both are.
         let parts_of_lots = lots.iter().flat_map(|lot| {
@@ -333,6 +353,20 @@ impl Pipeline {
 impl Inner {
     pub(super) fn queue(&self, name: ShardName) -> Arc<Queue> {
         Arc::new(Queue::new(name, Arc::clone(&self.all_prefixes), self.limits))
+    }
+
+    /// Tells once for each key space that records do not tell its keys.
+    fn tell_imageless(&self, counts: &Counts) {
+        if counts.imageless.is_empty() {
+            return;
+        }
+        let mut told = self.imageless.lock().unwrap_or_else(PoisonError::into_inner);
+        for space in counts.imageless.keys().filter(|space| told.insert(Arc::clone(space))) {
+            tracing::error!(
+                %space,
+                "records carry no image, and their keys do not lead to the keys of a space: give the table a stream with the images that its routes need, and flush the space"
+            );
+        }
     }
 
     /// The queues of all ring shards that are told of changes.
@@ -377,6 +411,7 @@ fn count(counts: &Counts) {
     }
     let by_space = [
         (names::PIPELINE_UNRENDERABLE, &counts.unrenderable),
+        (names::PIPELINE_IMAGELESS, &counts.imageless),
         (names::PIPELINE_VERSION_MISSING, &counts.version_missing),
     ];
     for (name, counts) in by_space {

@@ -58,6 +58,8 @@ pub struct Counts {
     pub keys_only: HashMap<String, u64>,
     /// Keys that could not be rendered, by key space.
     pub unrenderable: HashMap<Arc<str>, u64>,
+    /// Records without the image that would tell their keys, by key space.
+    pub imageless: HashMap<Arc<str>, u64>,
     /// Records without a usable version, by key space.
     pub version_missing: HashMap<Arc<str>, u64>,
     /// Deletions by DynamoDB's time to live, by table.
@@ -138,6 +140,9 @@ impl Plan {
         }
         for space in routed.version_missing {
             *counts.version_missing.entry(space).or_default() += 1;
+        }
+        for space in routed.imageless {
+            *counts.imageless.entry(space).or_default() += 1;
         }
         let Some(error) = routed.keys_only else { return };
         count(&mut counts.keys_only, table, 1);

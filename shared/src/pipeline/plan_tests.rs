@@ -184,7 +184,10 @@ fn a_record_that_keys_do_not_lead_from_is_parked_as_it_came_and_drops_what_they_
     let content = r#"{"eventName":"INSERT","eventSourceARN":"arn:aws:dynamodb:eu-west-1:123456789012:table/t/stream/2026-01-02T03:04:05.678",
         "dynamodb":{"Keys":{"pk":{"S":"1"}},"NewImage":{"category":{"Q":"new"},"pk":{"S":"1"}},"SequenceNumber":"42"}}"#;
     let content = crate::record::RawRecord::parse(content.to_owned()).unwrap();
-    let page = [record("2", 0), crate::record::record_from_json(content.as_raw())];
+    let imageless = content.as_raw().get().replace("NewImage", "Left").replace("\"42\"", "\"43\"");
+    let imageless = crate::record::RawRecord::parse(imageless).unwrap();
+    let [content, imageless] = [&content, &imageless].map(|raw| crate::record::record_from_json(raw.as_raw()));
+    let page = [record("2", 0), content, imageless];
     let plan = plan(&router, &ring, 0, &page);
     let keys: Vec<_> = plan.batches.iter().flat_map(|b| b.commands.iter()).map(|c| c.key.to_string()).collect();
     assert!(keys.contains(&"p:1".to_owned()), "{keys:?}");
@@ -193,4 +196,6 @@ fn a_record_that_keys_do_not_lead_from_is_parked_as_it_came_and_drops_what_they_
     assert_eq!(parked.record.sequence.unwrap().to_string(), "42");
     assert!(parked.record.content.as_ref().unwrap().get().contains(r#"{"Q":"new"}"#));
     assert!(!parked.record.reason.contains("new\""), "{}", parked.record.reason);
+    assert_eq!((plan.parked.len(), plan.counts.keys_only["t"]), (1, 1), "nothing of the other one cannot be decoded");
+    assert_eq!(plan.counts.imageless["c"], 1, "and what it would lead to is not known");
 }

@@ -1,7 +1,8 @@
 //! What waits for one ring shard.
 //!
-//! One shard that is down holds up nothing but its own queue. Past its capacity the queue is given up for a flush of
-//! all key spaces, which stands for every command that was dropped: a checkpoint waits for the one or the other.
+//! One shard that is down, or that is being flushed, holds up nothing but its own queue. Past its capacity the queue is
+//! given up for a flush of all key spaces, which stands for every command that was dropped: a checkpoint waits for the
+//! one or the other.
 //!
 //! # Fail-over
 //! What a server acknowledged, another one in its place may have lost. So the ring shard is asked which servers it is,
@@ -43,7 +44,7 @@ pub(super) struct Queue {
     state: Mutex<State>,
     /// There is something to deliver.
     filled: Notify,
-    /// Something was delivered, or the shard was found to be down.
+    /// Something was delivered or given up, or the shard was found to take nothing for now.
     moved: Notify,
 }
 
@@ -61,10 +62,13 @@ impl Queue {
         }
     }
 
-    /// Queues a batch; where too much waits for a shard that is down, a flush takes the place of all that waits.
+    /// Queues a batch; where too much waits for a shard that takes none, a flush takes the place of all that waits.
     pub(super) fn push(&self, item: Item) {
         let mut state = self.lock();
         if let Some(item) = state.admit(item) {
+            // What is due counts as waiting also where nothing is taken, so that it is bounded, too; a flush that stands for
+            // it begins when it is due.
+            state.wake(Instant::now());
             state.enqueue(item);
             self.bound(&mut state);
             self.note_pending(&state);
@@ -93,13 +97,14 @@ impl Queue {
         }
         drop(state);
         self.filled.notify_one();
+        self.moved.notify_waiters();
     }
 
-    /// Waits while a shard that is up has more than `mark` commands to take.
+    /// Waits while a shard that takes batches has more than `mark` commands to take.
     pub(super) async fn room(&self, mark: usize) {
         loop {
             let moved = self.moved.notified();
-            if !self.healthy() || self.pending() <= mark {
+            if self.held_up() || self.pending() <= mark {
                 return;
             }
             moved.await;
@@ -110,6 +115,10 @@ impl Queue {
     pub(super) fn pending(&self) -> usize {
         let state = self.lock();
         state.commands + usize::from(state.flush.is_some()) + usize::from(state.commands == 0 && state.under_way > 0)
+    }
+
+    pub(super) fn name(&self) -> &ShardName {
+        &self.name
     }
 
     /// How it fares.
@@ -129,6 +138,18 @@ impl Queue {
     /// Whether the last attempt was acknowledged.
     pub(super) fn healthy(&self) -> bool {
         self.healthy.load(Ordering::Acquire)
+    }
+
+    /// Whether no batch is taken for now, however long that lasts: the shard is down, or a flush goes before them.
+    pub(super) fn held_up(&self) -> bool {
+        !self.healthy() || self.lock().is_flushed()
+    }
+
+    /// Whether something is to be made good that a fail-over may have lost. No record stands for it that a successor would read
+    /// again.
+    pub(super) fn owes_recovery(&self) -> bool {
+        let state = self.lock();
+        state.recovering || state.redelivered > 0
     }
 
     /// Waits until nothing is pending.
@@ -162,9 +183,9 @@ impl Queue {
         self.moved.notify_waiters();
     }
 
-    /// Gives up what waits for a shard that is down, where it is too much, for a flush.
+    /// Gives up what waits for a shard that takes no batches, where it is too much, for a flush.
     fn bound(&self, state: &mut State) {
-        if state.commands <= self.limits.capacity || self.healthy() {
+        if state.commands <= self.limits.capacity || (self.healthy() && !state.is_flushed()) {
             return;
         }
         let waiting = std::mem::take(&mut state.waiting);
@@ -172,9 +193,12 @@ impl Queue {
         tracing::warn!(
             ring_shard = %self.name,
             batches = waiting.len(),
-            "too many commands wait for a ring shard that is down, it will be flushed instead"
+            "too many commands wait for a ring shard that is down or being flushed, it will be flushed instead"
         );
         self.flush_all(state, "overflow");
+        let redelivered = waiting.iter().filter(|item| item.part.is_none()).count();
+        state.redelivered -= redelivered;
+        state.recovering |= redelivered > 0;
         let parts = waiting.into_iter().filter_map(|item| item.part);
         if let Some(flush) = &mut state.flush {
             flush.parts.extend(parts);
@@ -213,6 +237,7 @@ impl Queue {
             let mut state = self.lock();
             state.commands -= item.commands.len();
             state.under_way -= 1;
+            state.redelivered -= usize::from(item.part.is_none());
             state.recent.note(&item.commands, Instant::now());
             self.note_pending(&state);
         }
@@ -250,6 +275,7 @@ impl Queue {
             state.flushing = None;
             state.last_flush = Some(LastFlush { at_ms: unix_ms(), reason: flush.reason, names: removed });
             if state.flush.is_none() {
+                state.recovering = false;
                 gauge!(names::DELIVERY_DIRTY, names::RING_SHARD => name()).set(0.0);
             }
         }
@@ -305,20 +331,15 @@ impl Queue {
     fn take(&self, idle: bool) -> Option<Item> {
         let mut state = self.lock();
         state.wake(Instant::now());
-        loop {
-            let next = state.waiting.front()?;
-            if next.given_up() {
-                if let Some(item) = state.waiting.pop_front() {
-                    state.commands -= item.commands.len();
-                }
-                continue;
-            }
-            if next.is_refresh() && !idle {
-                return None;
-            }
-            state.under_way += 1;
-            return state.waiting.pop_front();
+        if state.drop_given_up() {
+            self.note_pending(&state);
+            self.moved.notify_waiters();
         }
+        if state.waiting.front()?.is_refresh() && !idle {
+            return None;
+        }
+        state.under_way += 1;
+        state.waiting.pop_front()
     }
 
     fn set_healthy(&self, healthy: bool) {

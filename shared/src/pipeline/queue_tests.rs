@@ -3,6 +3,7 @@
 use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use tokio_util::sync::CancellationToken;
 
@@ -10,7 +11,7 @@ use super::super::ticket::Ticket;
 use super::courier::DEPTH;
 use super::*;
 use crate::command::{Action, Command, Image};
-use crate::key::{CacheKey, KeySpace, Template};
+use crate::key::{CacheKey, KeySpace, Mode, Template};
 use crate::valkey::Loss;
 use crate::version::Version;
 
@@ -20,6 +21,8 @@ struct Scripted {
     down: AtomicBool,
     refuses_refreshes: AtomicBool,
     panics: AtomicBool,
+    /// How long a flush takes.
+    flush_takes: Mutex<Duration>,
     /// No replica has what it acknowledges.
     alone: AtomicBool,
     applied: Mutex<Vec<String>>,
@@ -67,6 +70,8 @@ impl RingShard for Scripted {
             if self.down.load(Ordering::SeqCst) {
                 return Err(self.error());
             }
+            let takes = *self.flush_takes.lock().unwrap();
+            tokio::time::sleep(takes).await;
             self.flushed.lock().unwrap().push(prefix.to_owned());
             Ok(1)
         })
@@ -133,6 +138,12 @@ impl Running {
         ticket
     }
 
+    fn flush(&self) -> Ticket {
+        let (ticket, mut parts) = Ticket::new([0]);
+        self.queue.push_flush(BTreeSet::from(["p:".to_owned()]), parts.remove(0), "gap");
+        ticket
+    }
+
     async fn end(self) {
         self.stop.cancel();
         self.task.await.unwrap();
@@ -174,6 +185,57 @@ async fn overflow_is_flushed_before_anything_else_and_then_delivered() {
     let applied = running.shard.applied();
     assert!(applied.contains(&"p:after".to_owned()), "{applied:?}");
     assert!(applied.len() < 11, "dropped commands are not sent: {applied:?}");
+    running.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_flush_of_a_shard_that_is_up_holds_up_nobody_and_its_queue_is_bounded() {
+    let running = run(10, false);
+    *running.shard.flush_takes.lock().unwrap() = Duration::from_secs(300);
+    let mut tickets = vec![running.push(drops(&["p:0"]))];
+    let mut room = Box::pin(running.queue.room(0));
+    assert!((&mut room).now_or_never().is_none());
+    tickets.push(running.flush());
+    assert!(room.now_or_never().is_some(), "nobody waits for the length of a flush");
+    for n in 1..50 {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        tickets.push(running.push(drops(&[&format!("p:{n}")])));
+        assert!(running.queue.room(3).now_or_never().is_some());
+        assert!(running.queue.held_up() && running.queue.healthy());
+        assert!(running.queue.lock().commands <= 10);
+    }
+    for ticket in tickets {
+        ticket.await.unwrap();
+    }
+    assert_eq!(*running.shard.flushed.lock().unwrap(), ["p:", "p:"], "once for the gap, once for what was given up");
+    assert!(!running.queue.held_up());
+    let applied = running.shard.applied();
+    assert!(applied.contains(&"p:49".to_owned()) && !applied.contains(&"p:1".to_owned()), "{applied:?}");
+    running.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_settles_is_bounded_too_while_the_shard_is_down() {
+    let running = run(10, true);
+    let mut tickets = Vec::new();
+    for n in 0..200 {
+        let commands = drops(&[&format!("p:{n}")]);
+        let (settling, mut parts) = Ticket::new([0]);
+        running.queue.push_at(Item::new(commands.clone(), parts.remove(0), 0), Instant::now() + Duration::from_secs(2));
+        tickets.extend([settling, running.push(commands)]);
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let state = running.queue.lock();
+        let kept = state.waiting.len() + state.delayed.len() + state.under_way;
+        assert!(kept <= 13, "{kept} are kept after {n} seconds");
+    }
+    assert!(running.shard.flushed.lock().unwrap().is_empty());
+    running.shard.down.store(false, Ordering::SeqCst);
+    for ticket in tickets {
+        ticket.await.unwrap();
+    }
+    assert_eq!(*running.shard.flushed.lock().unwrap(), ["p:"]);
+    let repeated = running.shard.applied().iter().filter(|key| *key == "p:199").count();
+    assert_eq!(repeated, 2, "what was not due when the rest was given up is delivered at its time");
     running.end().await;
 }
 
@@ -233,6 +295,17 @@ async fn what_nobody_waits_for_is_not_begun() {
     let applied = running.shard.applied();
     assert!(applied == ["p:3"] || applied == ["p:1", "p:3"], "{applied:?}");
     assert_eq!(running.queue.pending(), 0);
+    running.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_for_room_goes_on_when_what_took_it_is_given_up() {
+    let running = run(1000, false);
+    // Given up before the task has taken anything.
+    drop(running.push(drops(&["p:1", "p:2"])));
+    let room = tokio::time::timeout(Duration::from_secs(3600), running.queue.room(1)).await;
+    assert!(room.is_ok(), "nothing waits any more");
+    assert!(running.shard.applied().is_empty());
     running.end().await;
 }
 
@@ -315,6 +388,54 @@ async fn a_task_that_panics_abandons_every_ticket_and_is_told() {
     queue.room(0).await;
     queue.drained().await;
     assert!(!queue.healthy());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_recovery_is_owed_until_it_is_made_good_whatever_form_it_takes() {
+    let running = run(3, false);
+    let (now, queue) = (Instant::now(), &running.queue);
+    let down = |down| running.shard.down.store(down, Ordering::SeqCst);
+    let settles = Arc::new(KeySpace {
+        mode: Mode::Settle { after: Duration::from_secs(2) },
+        ..KeySpace::new("p", Template::parse("p:{pk}").unwrap())
+    });
+    let commands: Arc<[Command]> = [Command::drop_entry(CacheKey::new("p:1").unwrap(), settles)].into();
+    running.push(Arc::clone(&commands)).await.unwrap();
+    assert!(!queue.owes_recovery());
+
+    // Delivered again, and once more when it has settled.
+    queue.recover(Loss::Since(now), Instant::now());
+    for owed in [true, true, false] {
+        assert_eq!(queue.owes_recovery(), owed);
+        tokio::time::sleep(Duration::from_millis(1500)).await;
+    }
+    assert_eq!(running.shard.applied(), ["p:1", "p:1", "p:1"]);
+
+    // A flush, which one that was under way before does not stand for.
+    *running.shard.flush_takes.lock().unwrap() = Duration::from_secs(10);
+    let before = running.flush();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    queue.recover(Loss::Unknown, Instant::now());
+    before.await.unwrap();
+    assert!(queue.owes_recovery());
+    tokio::time::sleep(Duration::from_secs(11)).await;
+    assert!(!queue.owes_recovery());
+
+    // What is delivered again is given up for a flush.
+    running.push(commands).await.unwrap();
+    down(true);
+    queue.recover(Loss::Since(Instant::now()), Instant::now());
+    let others: Vec<_> = (0..9).map(|n| running.push(drops(&[&format!("p:{n}")]))).collect();
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    let overflown = running.push(drops(&["p:after"]));
+    assert!(queue.owes_recovery());
+    down(false);
+    for ticket in others {
+        ticket.await.unwrap();
+    }
+    overflown.await.unwrap();
+    assert!(!queue.owes_recovery());
+    running.end().await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -99,13 +99,13 @@ impl Pipeline {
                     // Other outcomes are told by the call itself.
                     Ok(Some(membership)) => {
                         let epoch = membership.epoch;
-                        if let Ok(RingChange::Unchanged) = change(&inner, membership).await
-                            && asked
-                        {
-                            tracing::info!(
+                        match change(&inner, membership).await {
+                            Ok(RingChange::Unchanged) if asked => tracing::info!(
                                 epoch,
                                 "the ring's membership was looked at as asked for, and is the one in use"
-                            );
+                            ),
+                            Ok(RingChange::Unchanged | RingChange::Changed { .. }) => {}
+                            Err(error) => watch.refused(&error),
                         }
                     }
                     Err(_) => counted("unread"),
@@ -131,19 +131,33 @@ impl Inner {
     }
 
     /// Lets go of ring shards when nothing is served from them any more.
+    ///
+    /// That is told by the wall clock, which may have stepped back by the time: it is looked at until all are gone.
     pub(super) fn prune_after(self: &Arc<Self>, after_ms: u64) {
         let inner = Arc::downgrade(self);
         let pruned = async move {
-            tokio::time::sleep(Duration::from_millis(after_ms.saturating_add(1))).await;
-            let Some(inner) = inner.upgrade() else { return };
-            let _turn = inner.turn.lock().await;
-            let pruned = inner.roster.load().pruned(unix_ms());
-            if let Some((roster, gone)) = pruned {
-                inner.roster.store(Arc::new(roster));
-                gone.iter().for_each(|former| former.member.retire());
+            let mut left_ms = Some(after_ms);
+            while let Some(after_ms) = left_ms {
+                tokio::time::sleep(Duration::from_millis(after_ms.saturating_add(1))).await;
+                let Some(inner) = inner.upgrade() else { return };
+                left_ms = inner.prune().await;
             }
         };
         self.tasks.spawn(pruned, || {});
+    }
+
+    /// Lets go of ring shards from which nothing is served any more, and tells in how many milliseconds that is so of the
+    /// next one; `None` where none is left.
+    async fn prune(&self) -> Option<u64> {
+        let _turn = self.turn.lock().await;
+        let now_ms = unix_ms();
+        let pruned = self.roster.load().pruned(now_ms);
+        if let Some((roster, gone)) = pruned {
+            self.roster.store(Arc::new(roster));
+            gone.iter().for_each(|former| former.member.retire());
+        }
+        let roster = self.roster.load();
+        roster.former().iter().map(|former| former.until_ms.saturating_sub(now_ms)).min()
     }
 
     fn taken(&self, epoch: u64) {
@@ -239,3 +253,7 @@ fn members(
 fn counted(outcome: &'static str) {
     counter!(names::DELIVERY_RING_CHANGES, names::OUTCOME => outcome).increment(1);
 }
+
+#[cfg(test)]
+#[path = "ring_change_tests.rs"]
+mod tests;

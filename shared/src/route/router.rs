@@ -35,6 +35,8 @@ pub struct Routed {
     pub unreachable: Vec<String>,
     /// Key spaces in which a key could not be rendered.
     pub unrenderable: Vec<Arc<str>>,
+    /// Key spaces whose keys could not be told, because the record carries no image.
+    pub imageless: Vec<Arc<str>>,
     /// Versioned key spaces in which the record had no usable version.
     pub version_missing: Vec<Arc<str>>,
 }
@@ -65,6 +67,17 @@ struct Decoded {
     keys: Vec<Option<Attribute>>,
     old: Option<Vec<Option<Attribute>>>,
     new: Option<Vec<Option<Attribute>>>,
+}
+
+impl Decoded {
+    /// Whether the record carries an image that tells of an item before or after an event.
+    fn has_image_of(&self, event: EventName) -> bool {
+        match event {
+            EventName::Insert => self.new.is_some(),
+            EventName::Modify => self.old.is_some() || self.new.is_some(),
+            EventName::Remove => self.old.is_some(),
+        }
+    }
 }
 
 impl Router {
@@ -217,6 +230,9 @@ impl CompiledRoute {
             EventName::Remove => (key_of(old), None),
         };
         if old_key.is_none() && new_key.is_none() {
+            if !decoded.has_image_of(record.event) && !self.in_primary_key(&decoded.keys) {
+                routed.imageless.push(self.route.space.name.clone());
+            }
             return;
         }
         let version = self.version(record, old, new);

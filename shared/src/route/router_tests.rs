@@ -137,6 +137,30 @@ fn an_undecodable_image_still_invalidates_by_the_keys() {
 }
 
 #[test]
+fn a_record_without_the_image_that_tells_its_keys_is_told_apart_from_one_without_such_keys() {
+    let both = router(&format!("{ITEM}{CATEGORY}"));
+    let (with, without) = (Some(r#"{"cat":{"S":"a"}}"#), Some(r#"{"n":{"N":"1"}}"#));
+    for (event, old, new, imageless) in [
+        (EventName::Insert, None, None, true),
+        (EventName::Modify, None, None, true),
+        (EventName::Remove, None, None, true),
+        (EventName::Insert, None, with, false),
+        (EventName::Modify, None, with, false),
+        (EventName::Remove, with, None, false),
+        (EventName::Insert, None, without, false),
+        (EventName::Modify, without, without, false),
+        (EventName::Remove, without, None, false),
+    ] {
+        let (commands, routed) = routed(&both, &record(event, old, new));
+        assert_eq!(commands[0], "drop p:1 always");
+        assert_eq!(routed.imageless.len(), usize::from(imageless), "{event:?} {old:?} {new:?}");
+        assert!(routed.imageless.iter().all(|space| &**space == "c") && routed.unreachable.is_empty());
+    }
+    let removals = router(&format!("{CATEGORY}on = [\"REMOVE\"]\n"));
+    assert!(routed(&removals, &record(EventName::Insert, None, None)).1.imageless.is_empty());
+}
+
+#[test]
 fn what_no_key_is_made_of_is_counted() {
     let (commands, routed) = routed(&router(CATEGORY), &record(EventName::Insert, None, Some(r#"{"cat":{"L":[]}}"#)));
     assert!(commands.is_empty());

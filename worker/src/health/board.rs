@@ -30,6 +30,8 @@ pub(super) struct Board {
 pub(super) struct TableState {
     pub(super) since: Instant,
     pub(super) discovered: bool,
+    /// Its stream is followed once a flush is acknowledged.
+    pub(super) flushing: bool,
     /// Lines of the table's stream shards that have not ended.
     open: usize,
     /// What is wrong with the table as a whole, and since when.
@@ -50,6 +52,13 @@ pub(super) struct Reading {
     /// When it was last read successfully, and how old its newest record was then.
     pub(super) last_read: Option<(Instant, Duration)>,
     pub(super) error: Option<String>,
+    /// It is read on once a flush is acknowledged.
+    pub(super) flushing: bool,
+    /// When it was begun to be read, or was read on after a flush.
+    pub(super) resumed: Instant,
+    /// There is nothing left to read.
+    pub(super) read_out: bool,
+    /// All of it was delivered, too.
     pub(super) ended: bool,
     pub(super) under_way: usize,
     pub(super) reached: Option<Checkpoint>,
@@ -132,6 +141,7 @@ impl Default for TableState {
         Self {
             since: Instant::now(),
             discovered: false,
+            flushing: false,
             open: 0,
             problems: BTreeMap::new(),
             childless: BTreeMap::new(),
@@ -165,10 +175,14 @@ impl Line {
 
 impl Reading {
     fn new() -> Self {
+        let now = Instant::now();
         Self {
-            since: Instant::now(),
+            since: now,
             last_read: None,
             error: None,
+            flushing: false,
+            resumed: now,
+            read_out: false,
             ended: false,
             under_way: 0,
             reached: None,
@@ -185,6 +199,13 @@ impl Reading {
         };
         self.under_way = under_way;
         self.reached = reached.or(self.reached);
+    }
+
+    /// Since when it should have been read and was not; `None` while it waits for its delivery or for a flush, as it would
+    /// have to after a restart, too.
+    pub(super) fn unread_since(&self) -> Option<Instant> {
+        let waits = self.flushing || self.read_out || self.ended;
+        (!waits).then(|| self.last_read.map_or(self.since, |(at, _)| at).max(self.resumed))
     }
 
     /// How far the reading is behind now: the newest record's age when it was read, and the time since. A stream shard that was

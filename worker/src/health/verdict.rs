@@ -54,16 +54,15 @@ pub(super) fn ready(board: &Board, unhealthy_after: Duration, now: Instant) -> V
 fn stalled(board: &Board, unhealthy_after: Duration, now: Instant) -> Vec<String> {
     let late = |since: Instant| now.duration_since(since) > unhealthy_after;
     let mut reasons = Vec::new();
-    for ((table, shard), reading) in board.readings().filter(|(_, reading)| !reading.ended) {
-        let since = reading.last_read.map_or(reading.since, |(at, _)| at);
-        if late(since) {
+    for ((table, shard), reading) in board.readings() {
+        if let Some(since) = reading.unread_since().filter(|since| late(*since)) {
             let error = reading.error.as_ref().map(|error| format!(": {error}")).unwrap_or_default();
             let age = now.duration_since(since).as_secs();
             reasons.push(format!("stream shard {shard} of {table} was not read successfully for {age} s{error}"));
         }
     }
     for (table, state) in &board.tables {
-        if !state.discovered && late(state.since) {
+        if !state.discovered && !state.flushing && late(state.since) {
             reasons.push(format!("the stream of {table} is not discovered"));
         }
         for (_, problem) in state.problems.values().filter(|(since, _)| late(*since)) {

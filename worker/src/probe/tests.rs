@@ -65,6 +65,21 @@ fn without_probes_nothing_is_routed() {
     assert_eq!(Router::new(routed(&plain).routes.clone()).tables().count(), 0);
 }
 
+#[test]
+fn the_table_of_probes_keeps_no_other_from_being_the_only_one() {
+    let config = config("http://127.0.0.1:1", &["127.0.0.1:1".to_owned()], "1s");
+    let mut routes = routed(&config).routes.clone();
+    let only = |routes: &[Route]| {
+        crate::supervisor::only_table(&Router::new(routes.to_vec()), config.probe.as_ref())
+            .map(|table| table.to_string())
+    };
+    assert_eq!(only(&routes), None, "it is nobody's");
+    routes.push(Route { table: "products".to_owned(), ..routes[0].clone() });
+    assert_eq!(only(&routes).as_deref(), Some("products"));
+    routes.push(Route { table: "orders".to_owned(), ..routes[0].clone() });
+    assert_eq!(only(&routes), None);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_lag_of_each_ring_shard_is_measured_and_one_that_is_down_is_told() {
     let dynamodb = Emulator::start().await.unwrap();

@@ -59,17 +59,16 @@ impl Recent {
         self.since = self.since.max(now);
     }
 
-    /// Takes everything that was acknowledged within the window, one command a key; `None` where something that was
-    /// acknowledged after `lost_since` is missing here.
+    /// Takes what was acknowledged from `lost_since` on, one command a key; `None` where some of it is missing here. What
+    /// came before stays, because another server may lack that, too.
     pub(super) fn take(&mut self, lost_since: Instant, now: Instant) -> Option<Vec<Command>> {
         let reach = now.checked_sub(self.window).map_or(self.since, |start| self.since.max(start));
         if self.capacity == 0 || lost_since < reach {
             return None;
         }
-        let batches = std::mem::take(&mut self.batches);
-        self.commands = 0;
-        let lost = batches.iter().filter(|(at, _)| *at >= lost_since).flat_map(|(_, commands)| commands.iter());
-        Some(one_a_key(lost))
+        let lost = self.batches.split_off(self.batches.partition_point(|(at, _)| *at < lost_since));
+        self.commands -= lost.iter().map(|(_, commands)| commands.len()).sum::<usize>();
+        Some(one_a_key(lost.iter().flat_map(|(_, commands)| commands.iter())))
     }
 
     fn forget_before(&mut self, start: Option<Instant>) {
@@ -172,6 +171,19 @@ mod tests {
         assert_eq!(taken(&mut young, at(10), at(12)).unwrap(), ["p:1"]);
         young.begin_again(at(13));
         assert_eq!(taken(&mut young, at(12), at(14)), None, "somebody else delivered until then");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_a_second_server_lacks_is_known_after_a_first_one_was_told() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let mut recent = Recent::new(WINDOW, 100, start);
+        recent.note(&batch(&["p:1"]), at(10));
+        recent.note(&batch(&["p:2"]), at(20));
+        assert_eq!(taken(&mut recent, at(15), at(30)).unwrap(), ["p:2"]);
+        recent.note(&batch(&["p:2"]), at(31));
+        assert_eq!(taken(&mut recent, at(5), at(32)).unwrap(), ["p:1", "p:2"], "the second one is further behind");
+        assert_eq!(recent.commands, 0);
     }
 
     #[tokio::test(start_paused = true)]

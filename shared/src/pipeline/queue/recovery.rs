@@ -17,6 +17,7 @@ impl Queue {
         state.recent.begin_again(now);
         let just = |at: Instant| now.duration_since(at) < self.limits.redelivery.window;
         if state.stage == Stage::Open && state.failed_over.is_some_and(just) {
+            state.recovering = true;
             self.flush_all(&mut state, "failover");
         }
         drop(state);
@@ -52,6 +53,7 @@ impl Queue {
                     ring_shard = %self.name,
                     "another server has taken a ring shard over, and what it may lack is not known, it is flushed"
                 );
+                state.recovering = true;
                 self.flush_all(&mut state, "failover");
             }
         }

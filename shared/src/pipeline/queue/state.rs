@@ -23,6 +23,10 @@ pub(super) struct State {
     /// Items and flushes that are under way.
     pub(super) under_way: usize,
     pub(super) recent: Recent,
+    /// Batches that are delivered again and that nobody else knows of, also those that settle.
+    pub(super) redelivered: usize,
+    /// A flush stands for what another server may lack.
+    pub(super) recovering: bool,
     /// When something was found to be lost last.
     pub(super) failed_over: Option<Instant>,
     /// The number of the next item.
@@ -103,6 +107,8 @@ impl State {
             flush: None,
             under_way: 0,
             recent: Recent::new(limits.redelivery.window, limits.redelivery.keys, now),
+            redelivered: 0,
+            recovering: false,
             failed_over: None,
             next: 1,
             stage: Stage::Open,
@@ -146,10 +152,21 @@ impl State {
         }
     }
 
+    /// Drops batches at the head that nobody waits for; tells whether there were any.
+    pub(super) fn drop_given_up(&mut self) -> bool {
+        let mut dropped = false;
+        while let Some(item) = self.waiting.pop_front_if(|item| item.given_up()) {
+            self.commands -= item.commands.len();
+            dropped = true;
+        }
+        dropped
+    }
+
     /// Queues commands ahead of everything else, and once more later where they settle.
     pub(super) fn redeliver(&mut self, commands: &[Command], now: Instant) {
         let item = |commands: Vec<Command>| Item { commands: commands.into(), part: None, deadline_ms: 0, number: 0 };
         for batch in commands.chunks(BATCH).rev() {
+            self.redelivered += 1;
             self.commands += batch.len();
             self.waiting.push_front(item(batch.to_vec()));
         }
@@ -161,6 +178,7 @@ impl State {
         }
         for (at, commands) in later {
             for batch in commands.chunks(BATCH) {
+                self.redelivered += 1;
                 self.delay(item(batch.to_vec()), at);
             }
         }
@@ -176,11 +194,17 @@ impl State {
         }
     }
 
+    /// Whether a flush waits or is under way.
+    pub(super) fn is_flushed(&self) -> bool {
+        self.flush.is_some() || self.flushing.is_some()
+    }
+
     /// Takes everything out that waits.
     pub(super) fn end(&mut self, stage: Stage) -> (Vec<Item>, Option<Flush>) {
         self.stage = stage;
         self.commands = 0;
         self.under_way = 0;
+        (self.redelivered, self.recovering) = (0, false);
         let delayed = std::mem::take(&mut self.delayed);
         let items = std::mem::take(&mut self.waiting).into_iter().chain(delayed.into_values()).collect();
         (items, self.flush.take())

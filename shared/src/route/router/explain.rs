@@ -136,12 +136,11 @@ impl CompiledRoute {
         if decoded.is_some_and(|decoded| self.is_unchanged(event, decoded)) {
             return WhyNot::Unchanged(self.route.when_changed.clone());
         }
-        let has_image = decoded.is_some_and(|decoded| match event {
-            EventName::Insert => decoded.new.is_some(),
-            EventName::Modify => decoded.old.is_some() || decoded.new.is_some(),
-            EventName::Remove => decoded.old.is_some(),
-        });
-        if has_image { WhyNot::Absent(self.absent(decoded)) } else { WhyNot::NoImage(outside) }
+        if decoded.is_some_and(|decoded| decoded.has_image_of(event)) {
+            WhyNot::Absent(self.absent(decoded))
+        } else {
+            WhyNot::NoImage(outside)
+        }
     }
 
     /// The attributes of the key that are not part of the primary key.
