@@ -388,6 +388,27 @@ async fn a_cache_that_begins_within_the_window_tells_the_earlier_owners_that_its
     assert_eq!(table.read_all(&new).await, vec![1; KEYS as usize]);
 }
 
+#[tokio::test]
+async fn a_cache_that_begins_within_the_window_tells_a_shard_that_has_moved_at_its_former_address_too() {
+    let (a, b) = (Server::start().await, Server::start().await);
+    let (old, table) = (on(&ring(1, &[("a", &a)])).build().await.unwrap(), Table::new());
+    table.read_all(&old).await;
+    let earlier = format!(
+        "[[ring.earlier]]\nepoch = 1\nshards = [{{ name = \"a\", address = \"{}\" }}]\n\
+         [spaces.item]\nkey = \"item:{{pk}}\"\n[valkey]\ncommand_timeout = \"10s\"\n",
+        a.address()
+    );
+    let config = Config::parse(&format!("{}\n{earlier}", ring_text(2, &[("a", &b)])), []).unwrap();
+    let new = Cache::from_config(config).await.unwrap();
+    table.read_all(&new).await;
+    (0..KEYS).for_each(|row| table.write(row, 1));
+    let invalidated = new.space::<u64>("item").unwrap().invalidate_many(0..KEYS).await.unwrap();
+    assert_eq!((invalidated.applied.dropped, invalidated.is_done()), (2 * KEYS, true), "{invalidated:?}");
+    for cache in [&old, &new] {
+        assert_eq!(table.read_all(cache).await, vec![1; KEYS as usize]);
+    }
+}
+
 fn write_file(path: &Path, ring: &str) {
     let rest = "[spaces.item]\nkey = \"item:{pk}\"\n[reader]\nwatch = \"20ms\"\n";
     // Replaced in one step, as editors and orchestrators do.

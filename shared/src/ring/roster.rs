@@ -188,6 +188,19 @@ mod tests {
     }
 
     #[test]
+    fn who_begins_within_the_window_keeps_what_has_moved_at_its_former_address() {
+        let memberships = [membership(1, &[("a", "h:1"), ("b", "h:2")]), membership(2, &[("a", "h:9"), ("b", "h:2")])];
+        let history = RingHistory::restore(memberships, WINDOW, 100).unwrap();
+        let all = history.shards(100).into_iter().map(|spec| spec.address.clone()).collect();
+        let begun = Roster::beginning(history, all, 100);
+        assert_eq!(begun.members(), ["h:9", "h:2"]);
+        assert_eq!(
+            begun.former().iter().map(|former| (&*former.address, &*former.member)).collect::<Vec<_>>(),
+            [("h:1", "h:1")]
+        );
+    }
+
+    #[test]
     fn a_membership_that_comes_into_force_later_keeps_its_forerunner_longer() {
         let one = roster(&[("a", "h:1")]);
         let later = Membership { changed_at_ms: 5_000, ..membership(2, &[("b", "h:2")]) };
