@@ -54,6 +54,7 @@ mod master;
 mod memory;
 mod meters;
 mod notice;
+mod purge;
 mod reply;
 mod script;
 mod token;

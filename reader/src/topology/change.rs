@@ -7,12 +7,9 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use metrics::{Counter, Gauge, counter, gauge};
 use ringtide_core::clock::unix_ms;
-use ringtide_core::command::Command;
-use ringtide_core::entry::Header;
-use ringtide_core::key::{CacheKey, KeySpace, Template};
 use ringtide_core::metrics as names;
 use ringtide_core::ring::{Membership, ShardName};
-use ringtide_core::valkey::{BATCH, LOCK_MAGIC, ShardError};
+use ringtide_core::valkey::ShardError;
 use ringtide_core::watch::RingChangeError;
 use tokio::sync::Semaphore;
 
@@ -209,38 +206,9 @@ async fn flush(inner: &Inner, shard: &ReadShard) -> Result<u64, ShardError> {
     for prefix in inner.prefixes() {
         removed += shard.shard.flush(prefix, FLUSH_PAUSE).await?;
     }
-    // Keys that are given as they are begin with anything, so what is left is looked at one by one. An entry and its
-    // lock are dropped together: no lease that was taken before this can store anything after it.
-    let names = shard.shard.keys("").await?;
-    let names: Vec<_> = names.into_iter().filter_map(|name| CacheKey::new(name).ok()).collect();
-    for page in names.chunks(BATCH) {
-        let values = shard.shard.get_many(page).await?;
-        let ours: Vec<_> =
-            page.iter().zip(values).flat_map(|(name, value)| owned(name, &value.unwrap_or_default())).collect();
-        if !ours.is_empty() {
-            let done = shard.shard.apply(&ours, 0).await?;
-            removed += done.dropped + done.voided;
-        }
-        tokio::time::sleep(FLUSH_PAUSE).await;
-    }
+    // Keys that are given as they are begin with anything.
+    removed += shard.shard.purge(FLUSH_PAUSE).await?;
     Ok(removed)
-}
-
-/// The commands that drop what stands under a name, where that is an entry or the lock of one.
-fn owned(name: &CacheKey, value: &[u8]) -> Vec<Command> {
-    let keys: Vec<CacheKey> = if value.starts_with(LOCK_MAGIC) {
-        let rest = name.as_str().strip_prefix("lock:").unwrap_or_default();
-        let untagged = rest.strip_prefix('{').and_then(|rest| rest.strip_suffix('}'));
-        let keys = std::iter::once(rest).chain(untagged).filter_map(|key| CacheKey::new(key).ok());
-        // `a` and `{a}` share a lock's name.
-        keys.filter(|key| key.lock() == name.as_str()).collect()
-    } else if Header::parse(value).is_ok() {
-        vec![name.clone()]
-    } else {
-        Vec::new()
-    };
-    let space = Arc::new(KeySpace::new("flush", Template::whole()));
-    keys.into_iter().map(|key| Command::drop_entry(key, Arc::clone(&space))).collect()
 }
 
 /// Lets go of the ring shards that nobody can have an entry on any more.
@@ -251,27 +219,5 @@ async fn prune(inner: Arc<Inner>, after: Duration) {
     if let Some((topology, gone)) = pruned {
         inner.topology.store(Arc::new(topology));
         gone.iter().for_each(|name| inner.retries.forget(name));
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use ringtide_core::entry::{Codec, Entry};
-
-    use super::*;
-
-    #[test]
-    fn entries_and_locks_are_told_from_what_others_keep() {
-        let dropped = |name: &str, value: &[u8]| -> Vec<String> {
-            owned(&CacheKey::new(name).unwrap(), value).iter().map(|command| command.key.to_string()).collect()
-        };
-        let entry = Entry { header: Header::value(Codec::Json), payload: "1".into() }.to_bytes();
-        let lock = [LOCK_MAGIC, &[0; 44]].concat();
-        assert_eq!(dropped("a", &entry), ["a"]);
-        assert!(dropped("a", b"1").is_empty());
-        assert_eq!(dropped("lock:{a}", &lock), ["{a}", "a"]);
-        assert_eq!(dropped("lock:{u:1}:cart", &lock), ["{u:1}:cart"]);
-        assert!(dropped("lock:{a}", b"somebody else's").is_empty());
-        assert!(dropped("a", &lock).is_empty());
     }
 }

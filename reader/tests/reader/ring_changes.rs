@@ -201,6 +201,27 @@ async fn a_shard_that_rejoins_is_not_read_from_before_its_entries_and_leases_are
 }
 
 #[tokio::test]
+async fn a_flush_does_not_read_what_others_keep_on_the_server() {
+    const LARGE: usize = 1 << 20;
+    let (a, b) = (Server::start().await, Server::start().await);
+    let mut raw = b.connection().await;
+    for at in 0..30 {
+        redis::cmd("SET").arg(format!("theirs:{at}")).arg(vec![b'x'; LARGE]).exec_async(&mut raw).await.unwrap();
+    }
+    redis::cmd("RPUSH").arg("a list").arg("of theirs").exec_async(&mut raw).await.unwrap();
+    let before = on(&ring(1, &[("b", &b)])).build().await.unwrap();
+    before.get_or_load("raw", || async { Ok::<_, Infallible>(Some(0)) }).await.unwrap();
+    before.settled().await;
+    b.forget_calls().await;
+    let cache = on(&ring(1, &[("a", &a)])).build().await.unwrap();
+    change(&cache, ring(2, &[("a", &a), ("b", &b)])).await;
+    assert!(!b.exists("raw").await && b.exists("theirs:29").await && b.exists("a list").await);
+    let info: String = redis::cmd("INFO").arg("stats").query_async(&mut raw).await.unwrap();
+    let sent = info.lines().find_map(|line| line.strip_prefix("total_net_output_bytes:")).unwrap();
+    assert!(sent.trim().parse::<usize>().unwrap() < LARGE, "{sent} bytes were read");
+}
+
+#[tokio::test]
 async fn the_keys_of_a_shard_that_cannot_be_flushed_are_loaded_past_it() {
     let (a, b) = (Server::start().await, Server::start().await);
     let table = Table::new();
