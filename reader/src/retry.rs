@@ -2,7 +2,8 @@
 //!
 //! A fill is worth storing as long as its lease lives, and safe to repeat or to be late, since it needs the lease's
 //! live token. An invalidation is owed until the ring shard has answered it. Both wait in one bounded queue; each ring
-//! shard with work has one task, so that none waits for another.
+//! shard with work has one task, so that none waits for another. One that has moved is two of them for as long as its
+//! former address is told: what one of the two has answered says nothing of the other.
 
 mod queue;
 
@@ -16,7 +17,6 @@ use ringtide_core::backoff::Backoff;
 use ringtide_core::command::Command;
 use ringtide_core::key::CacheKey;
 use ringtide_core::metrics as names;
-use ringtide_core::ring::ShardName;
 use ringtide_core::valkey::{FillReply, Release, ShardError};
 use tokio::runtime::Handle;
 use tokio::time::Instant;
@@ -27,7 +27,7 @@ pub(crate) use queue::PendingFill;
 use queue::{Dropped, Queue, Sent};
 
 use crate::counters::FillOutcome;
-use crate::shard::ReadShard;
+use crate::shard::{Place, ReadShard};
 
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
@@ -68,56 +68,50 @@ impl Retries {
     /// dropped first, then the oldest invalidation, which is counted and logged as an error. What waits when the cache
     /// is closed is tried once more.
     pub(crate) fn invalidation(self: &Arc<Self>, shard: &Arc<ReadShard>, command: Command) {
-        self.add(shard, |queue, name| queue.add_invalidation(name, Arc::clone(shard), command.without_image()));
+        self.add(shard, |queue| queue.add_invalidation(&shard.place, Arc::clone(shard), command.without_image()));
     }
 
     /// Takes a fill that `shard` did not answer, and sends it again until it is answered or its lease's time is over.
     pub(crate) fn fill(self: &Arc<Self>, shard: &Arc<ReadShard>, fill: PendingFill) {
-        self.add(shard, |queue, name| queue.add_fill(name, Arc::clone(shard), fill));
+        self.add(shard, |queue| queue.add_fill(&shard.place, Arc::clone(shard), fill));
     }
 
-    fn add(self: &Arc<Self>, shard: &ReadShard, add: impl FnOnce(&mut Queue<Arc<ReadShard>>, &ShardName) -> Dropped) {
-        let name = shard.shard.name().clone();
+    fn add(self: &Arc<Self>, shard: &ReadShard, add: impl FnOnce(&mut Queue<Arc<ReadShard>>) -> Dropped) {
         let (idle, dropped) = {
             let mut queue = self.queue();
-            let dropped = add(&mut queue, &name);
+            let dropped = add(&mut queue);
             self.show(&queue);
-            (queue.begin(&name), dropped)
+            (queue.begin(&shard.place), dropped)
         };
         self.dropped(dropped);
         if idle {
-            self.spawn(name);
+            self.spawn(shard.place.clone());
         }
     }
 
-    /// Drops what waits for a ring shard that has left the ring for good: nothing is read from it any more.
-    pub(crate) fn forget(&self, shard: &ShardName) {
+    /// Drops what waits for any other server: those have left the ring for good, and nothing is read from them any more.
+    pub(crate) fn keep(&self, known: impl Fn(&Place) -> bool) {
         let mut queue = self.queue();
-        queue.forget(shard);
+        queue.keep(known);
         self.show(&queue);
     }
 
     /// Whether a ring shard has yet to answer an invalidation of a key.
     #[inline]
     pub(crate) fn owes(&self, shard: &ReadShard, key: &CacheKey) -> bool {
-        self.owed.load(Ordering::Acquire) > 0 && self.queue().owes(shard.shard.name(), key)
-    }
-
-    /// Sends what waits for a ring shard by another handle of it, which may lead to another address.
-    pub(crate) fn redirect(&self, shard: &Arc<ReadShard>) {
-        self.queue().redirect(shard.shard.name(), Arc::clone(shard));
+        self.owed.load(Ordering::Acquire) > 0 && self.queue().owes(&shard.place, key)
     }
 
     /// Tries once more what waits, for at most a second; what is left then is logged and lost.
     pub(crate) async fn finish(self: &Arc<Self>) {
-        let names = self.queue().names();
-        let last_try = join_all(names.iter().map(async |name| {
-            let Some(shard) = self.queue().shard(name) else { return };
+        let places = self.queue().places();
+        let last_try = join_all(places.iter().map(async |place| {
+            let Some(shard) = self.queue().shard(place) else { return };
             if shard.shard.ready(CLOSING).await.is_err() {
                 return;
             }
-            while let Some((shard, batch)) = self.take(name) {
-                if self.send(name, &shard, batch).await.is_err() {
+            while let Some((shard, batch)) = self.take(place) {
+                if self.send(place, &shard, batch).await.is_err() {
                     break;
                 }
             }
@@ -126,36 +120,36 @@ impl Retries {
         let _in_time = tokio::time::timeout(CLOSING, last_try).await;
     }
 
-    fn spawn(self: &Arc<Self>, name: ShardName) {
+    fn spawn(self: &Arc<Self>, place: Place) {
         // Without a runtime there is nobody to send it before the cache is closed.
         let Ok(runtime) = Handle::try_current() else { return };
         let (retries, ended) = (Arc::clone(self), self.ended.clone());
-        let work = async move { ended.run_until_cancelled(retries.work(name)).await };
+        let work = async move { ended.run_until_cancelled(retries.work(place)).await };
         self.tasks.spawn_on(work, &runtime);
     }
 
     /// Sends what waits for one ring shard until nothing does.
-    async fn work(self: Arc<Self>, name: ShardName) {
+    async fn work(self: Arc<Self>, place: Place) {
         let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
         loop {
             // What failed has just failed: the first pause is before the first try.
-            let Some(shard) = self.queue().shard(&name) else { return };
+            let Some(shard) = self.queue().shard(&place) else { return };
             rest(&shard, backoff.next_from_half(fastrand::f64())).await;
-            while let Some((shard, batch)) = self.take(&name) {
-                if self.send(&name, &shard, batch).await.is_err() {
+            while let Some((shard, batch)) = self.take(&place) {
+                if self.send(&place, &shard, batch).await.is_err() {
                     break;
                 }
                 backoff.reset();
             }
-            if self.queue().end(&name) {
+            if self.queue().end(&place) {
                 return;
             }
         }
     }
 
-    fn take(&self, name: &ShardName) -> Option<(Arc<ReadShard>, queue::Batch)> {
+    fn take(&self, place: &Place) -> Option<(Arc<ReadShard>, queue::Batch)> {
         let mut queue = self.queue();
-        let (taken, expired) = queue.take(name, Instant::now());
+        let (taken, expired) = queue.take(place, Instant::now());
         self.counters.expired_fills.increment(expired);
         self.show(&queue);
         taken
@@ -164,7 +158,7 @@ impl Retries {
     /// Sends a batch; what was not answered stays in the queue.
     async fn send(
         self: &Arc<Self>,
-        name: &ShardName,
+        place: &Place,
         shard: &Arc<ReadShard>,
         batch: queue::Batch,
     ) -> Result<(), ShardError> {
@@ -179,13 +173,13 @@ impl Retries {
                 Err(ShardError::Rejected { .. }) => Sent::Rejected,
                 Err(ShardError::Unavailable { .. } | ShardError::TimedOut { .. }) => Sent::Unanswered,
             };
-            let answered = self.queue().sent(name, &batch, sent);
+            let answered = self.queue().sent(place, &batch, sent);
             self.counters.sent_invalidations.increment(answered);
             if let Err(error) = answer {
-                tracing::debug!(ring_shard = %name, %error, "invalidations are not answered yet");
+                tracing::debug!(ring_shard = %place.name, %error, "invalidations are not answered yet");
                 // A fill would fare no better.
                 let mut queue = self.queue();
-                batch.fills.into_iter().for_each(|fill| queue.put_back(name, fill));
+                batch.fills.into_iter().for_each(|fill| queue.put_back(place, fill));
                 self.show(&queue);
                 return Err(error);
             }
@@ -203,7 +197,7 @@ impl Retries {
                     tracing::debug!(key = %fill.key, %error, "fill sent again and rejected");
                 }
                 Err(error) => {
-                    self.queue().put_back(name, fill);
+                    self.queue().put_back(place, fill);
                     result = Err(error);
                 }
             }
@@ -214,10 +208,10 @@ impl Retries {
 
     fn dropped(&self, dropped: Dropped) {
         self.counters.dropped_fills.increment(dropped.fills);
-        for (shard, command) in dropped.invalidations {
+        for (place, command) in dropped.invalidations {
             self.counters.dropped_invalidations.increment(1);
             tracing::error!(
-                ring_shard = %shard, key = %command.key,
+                ring_shard = %place.name, key = %command.key,
                 "an invalidation is lost: more wait than `reader.retry_queue` allows; the entry stays until it expires or \
                  its change record arrives"
             );

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use ringtide_core::command::Command;
 use ringtide_core::config::Reader;
 use ringtide_core::key::CacheKey;
+use ringtide_core::ring::{ShardName, ShardSpec};
 use ringtide_core::valkey::{Applied, Fill, FillReply, LeaseReply, LeaseRequest, Release, Shard, ShardError, Token};
 use tokio::sync::Semaphore;
 use tokio_util::task::AbortOnDropHandle;
@@ -19,7 +20,15 @@ use crate::circuit::{Circuit, Circuits};
 use crate::inbox::Waiters;
 use crate::local::Part;
 
+/// Which server a ring shard stands for: at another address it is another one, however it is named.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Place {
+    pub(crate) name: ShardName,
+    pub(crate) address: String,
+}
+
 pub(crate) struct ReadShard {
+    pub(crate) place: Place,
     /// Past the breaker: for what has pauses of its own.
     pub(crate) shard: Shard,
     /// Its part of the in-process tier, where its servers tell of changes.
@@ -41,8 +50,15 @@ pub(crate) struct ReadShard {
 }
 
 impl ReadShard {
-    pub(crate) fn new(shard: Shard, part: Option<Arc<Part>>, channel: String, settings: &Reader) -> Self {
+    pub(crate) fn new(
+        spec: &ShardSpec,
+        shard: Shard,
+        part: Option<Arc<Part>>,
+        channel: String,
+        settings: &Reader,
+    ) -> Self {
         Self {
+            place: Place { name: spec.name.clone(), address: spec.address.clone() },
             channel,
             waiters: Arc::default(),
             leased: Semaphore::new(settings.max_loads.min(Semaphore::MAX_PERMITS)),

@@ -26,9 +26,9 @@ mod source;
 use std::sync::Arc;
 
 use ringtide_core::key::CacheKey;
-use ringtide_core::ring::{Ring, RingHistory, Roster, ShardName, ShardSpec};
+use ringtide_core::ring::{Ring, RingHistory, Roster, ShardSpec};
 
-use crate::shard::ReadShard;
+use crate::shard::{Place, ReadShard};
 
 pub(crate) use change::Changes;
 pub use change::RingChange;
@@ -93,6 +93,13 @@ impl Topology {
         self.roster.former().iter().any(|former| Arc::ptr_eq(&former.member, shard))
     }
 
+    /// Whether anything may be served from a server: it is a member, about to become one, or has left a short while ago.
+    pub(crate) fn knows(&self, place: &Place) -> bool {
+        let joining = self.coming.iter().flat_map(|coming| &coming.joining);
+        let former = self.roster.former().iter().map(|former| &former.member);
+        self.shards().iter().chain(joining).chain(former).any(|shard| shard.place == *place)
+    }
+
     /// Whether a ring shard is a member or about to become one.
     fn wants(&self, shard: &Arc<ReadShard>) -> bool {
         let joining = self.coming.iter().flat_map(|coming| &coming.joining);
@@ -118,11 +125,9 @@ impl Topology {
         Self { roster: self.roster.succeeded_by(history, shards, now_ms), coming: None }
     }
 
-    /// This topology without the shards that nothing is served from any more at `now_ms`, and the names of these;
-    /// `None` where there are none.
-    fn pruned(&self, now_ms: u64) -> Option<(Self, Vec<ShardName>)> {
-        let (roster, gone) = self.roster.pruned(now_ms)?;
-        let names = gone.into_iter().map(|former| former.name).filter(|name| !roster.knows(name)).collect();
-        Some((Self { roster, coming: None }, names))
+    /// This topology without the shards that nothing is served from any more at `now_ms`; `None` where there are none.
+    fn pruned(&self, now_ms: u64) -> Option<Self> {
+        let (roster, _gone) = self.roster.pruned(now_ms)?;
+        Some(Self { roster, coming: None })
     }
 }

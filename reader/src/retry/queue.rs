@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use ringtide_core::command::Command;
 use ringtide_core::key::CacheKey;
-use ringtide_core::ring::ShardName;
 use ringtide_core::valkey::{BATCH, Fill};
 use tokio::time::Instant;
 
+use crate::shard::Place;
 use crate::space::SpaceState;
 
 /// The most bytes of entries that wait, whatever their number.
@@ -26,14 +26,14 @@ pub(crate) struct PendingFill {
     pub(crate) until: Instant,
 }
 
-/// Fills and invalidations by ring shard; `S` is how a ring shard is reached.
+/// Fills and invalidations by the server that they wait for; `S` is how a ring shard is reached.
 pub(super) struct Queue<S> {
     limit: usize,
     next: u64,
     fills: usize,
     fill_bytes: usize,
     invalidations: usize,
-    shards: BTreeMap<ShardName, Work<S>>,
+    shards: BTreeMap<Place, Work<S>>,
 }
 
 struct Work<S> {
@@ -73,7 +73,7 @@ pub(super) enum Sent {
 #[must_use]
 pub(super) struct Dropped {
     pub(super) fills: u64,
-    pub(super) invalidations: Vec<(ShardName, Command)>,
+    pub(super) invalidations: Vec<(Place, Command)>,
 }
 
 impl Batch {
@@ -95,17 +95,17 @@ impl<S: Clone> Queue<S> {
         self.invalidations
     }
 
-    pub(super) fn names(&self) -> Vec<ShardName> {
+    pub(super) fn places(&self) -> Vec<Place> {
         self.shards.keys().cloned().collect()
     }
 
-    pub(super) fn shard(&self, name: &ShardName) -> Option<S> {
-        self.shards.get(name).map(|work| work.shard.clone())
+    pub(super) fn shard(&self, place: &Place) -> Option<S> {
+        self.shards.get(place).map(|work| work.shard.clone())
     }
 
-    pub(super) fn add_invalidation(&mut self, name: &ShardName, shard: S, command: Command) -> Dropped {
+    pub(super) fn add_invalidation(&mut self, place: &Place, shard: S, command: Command) -> Dropped {
         let number = self.number();
-        let work = self.work(name, shard);
+        let work = self.work(place, shard);
         let known = work.by_key.get(&command.key).copied();
         let merged = known.and_then(|at| work.invalidations.remove(&at).map(|waiting| (at, waiting)));
         let (at, waiting) = match merged {
@@ -123,16 +123,16 @@ impl<S: Clone> Queue<S> {
         self.make_room()
     }
 
-    pub(super) fn add_fill(&mut self, name: &ShardName, shard: S, fill: PendingFill) -> Dropped {
-        self.work(name, shard);
-        self.put_back(name, fill);
+    pub(super) fn add_fill(&mut self, place: &Place, shard: S, fill: PendingFill) -> Dropped {
+        self.work(place, shard);
+        self.put_back(place, fill);
         self.make_room()
     }
 
     /// Puts a fill (back) that was not answered.
-    pub(super) fn put_back(&mut self, name: &ShardName, fill: PendingFill) {
+    pub(super) fn put_back(&mut self, place: &Place, fill: PendingFill) {
         let number = self.number();
-        if let Some(work) = self.shards.get_mut(name) {
+        if let Some(work) = self.shards.get_mut(place) {
             self.fills += 1;
             self.fill_bytes += fill.fill.entry.len();
             work.fills.push_back((number, fill));
@@ -140,22 +140,22 @@ impl<S: Clone> Queue<S> {
     }
 
     /// Notes that somebody begins to send; `false` where somebody does already, or where there is nothing.
-    pub(super) fn begin(&mut self, name: &ShardName) -> bool {
-        self.shards.get_mut(name).is_some_and(|work| !std::mem::replace(&mut work.busy, true))
+    pub(super) fn begin(&mut self, place: &Place) -> bool {
+        self.shards.get_mut(place).is_some_and(|work| !std::mem::replace(&mut work.busy, true))
     }
 
     /// Notes that whoever sends wants to stop; `false` where there is more to send.
-    pub(super) fn end(&mut self, name: &ShardName) -> bool {
-        let idle = self.shards.get(name).is_none_or(|work| work.fills.is_empty() && work.invalidations.is_empty());
+    pub(super) fn end(&mut self, place: &Place) -> bool {
+        let idle = self.shards.get(place).is_none_or(|work| work.fills.is_empty() && work.invalidations.is_empty());
         if idle {
-            self.shards.remove(name);
+            self.shards.remove(place);
         }
         idle
     }
 
     /// Takes what is to be sent next, oldest first, and drops fills whose time is over; the second is their number.
-    pub(super) fn take(&mut self, name: &ShardName, now: Instant) -> (Option<(S, Batch)>, u64) {
-        let Some(work) = self.shards.get_mut(name) else { return (None, 0) };
+    pub(super) fn take(&mut self, place: &Place, now: Instant) -> (Option<(S, Batch)>, u64) {
+        let Some(work) = self.shards.get_mut(place) else { return (None, 0) };
         let first = work.invalidations.iter().take(work.at_once);
         let invalidations = first.map(|(at, waiting)| (*at, waiting.edition, waiting.command.clone())).collect();
         let (mut fills, mut expired) = (Vec::new(), 0);
@@ -176,11 +176,11 @@ impl<S: Clone> Queue<S> {
     }
 
     /// Notes what became of a batch's invalidations; how many of them are done with.
-    pub(super) fn sent(&mut self, name: &ShardName, batch: &Batch, sent: Sent) -> u64 {
+    pub(super) fn sent(&mut self, place: &Place, batch: &Batch, sent: Sent) -> u64 {
         let mut answered = 0;
         let rejected = batch.invalidations.len() as u64;
         let later = self.next;
-        let Some(work) = self.shards.get_mut(name) else { return 0 };
+        let Some(work) = self.shards.get_mut(place) else { return 0 };
         work.at_once = match sent {
             Sent::Answered => BATCH,
             Sent::Rejected => 1,
@@ -209,18 +209,13 @@ impl<S: Clone> Queue<S> {
         answered as u64
     }
 
-    pub(super) fn owes(&self, name: &ShardName, key: &CacheKey) -> bool {
-        self.shards.get(name).is_some_and(|work| work.by_key.contains_key(key))
+    pub(super) fn owes(&self, place: &Place, key: &CacheKey) -> bool {
+        self.shards.get(place).is_some_and(|work| work.by_key.contains_key(key))
     }
 
-    pub(super) fn redirect(&mut self, name: &ShardName, shard: S) {
-        if let Some(work) = self.shards.get_mut(name) {
-            work.shard = shard;
-        }
-    }
-
-    pub(super) fn forget(&mut self, name: &ShardName) {
-        if let Some(work) = self.shards.remove(name) {
+    /// Drops what waits for any other place.
+    pub(super) fn keep(&mut self, known: impl Fn(&Place) -> bool) {
+        for (_, work) in self.shards.extract_if(.., |place, _| !known(place)) {
             self.fills -= work.fills.len();
             self.fill_bytes -= work.fills.iter().map(|(_, fill)| fill.fill.entry.len()).sum::<usize>();
             self.invalidations -= work.invalidations.len();
@@ -232,8 +227,8 @@ impl<S: Clone> Queue<S> {
         self.next - 1
     }
 
-    fn work(&mut self, name: &ShardName, shard: S) -> &mut Work<S> {
-        let work = self.shards.entry(name.clone()).or_insert_with(|| Work {
+    fn work(&mut self, place: &Place, shard: S) -> &mut Work<S> {
+        let work = self.shards.entry(place.clone()).or_insert_with(|| Work {
             shard: shard.clone(),
             fills: VecDeque::new(),
             invalidations: BTreeMap::new(),
@@ -241,7 +236,7 @@ impl<S: Clone> Queue<S> {
             busy: false,
             at_once: BATCH,
         });
-        // A ring shard may have moved to another address since.
+        // It may have left and come back since.
         work.shard = shard;
         work
     }
@@ -259,12 +254,13 @@ impl<S: Clone> Queue<S> {
         }
         while self.invalidations > self.limit {
             let works = self.shards.iter_mut();
-            let firsts = works.filter_map(|(name, work)| Some((*work.invalidations.first_key_value()?.0, name, work)));
-            let Some((_, name, work)) = firsts.min_by_key(|(at, ..)| *at) else { break };
+            let firsts =
+                works.filter_map(|(place, work)| Some((*work.invalidations.first_key_value()?.0, place, work)));
+            let Some((_, place, work)) = firsts.min_by_key(|(at, ..)| *at) else { break };
             let Some((_, waiting)) = work.invalidations.pop_first() else { break };
             work.by_key.remove(&waiting.command.key);
             self.invalidations -= 1;
-            dropped.invalidations.push((name.clone(), waiting.command));
+            dropped.invalidations.push((place.clone(), waiting.command));
         }
         dropped
     }
@@ -286,6 +282,10 @@ mod tests {
         Arc::new(KeySpace::new("test", Template::whole()))
     }
 
+    fn place(name: &str) -> Place {
+        Place { name: name.into(), address: format!("{name}:6379") }
+    }
+
     fn invalidation(key: &str, version: u128) -> Command {
         let action = Action::Invalidate { version: Version::from_number(version) };
         Command { key: CacheKey::new(key).unwrap(), space: space(), action }
@@ -304,7 +304,7 @@ mod tests {
 
     #[test]
     fn invalidations_of_a_key_are_merged_and_one_that_came_meanwhile_is_sent_as_well() {
-        let (mut queue, a) = (Queue::new(10), ShardName::new("a"));
+        let (mut queue, a) = (Queue::new(10), place("a"));
         assert!(queue.add_invalidation(&a, (), invalidation("k", 1)).invalidations.is_empty());
         assert!(queue.begin(&a) && !queue.begin(&a));
         let _ = queue.add_invalidation(&a, (), invalidation("k", 3));
@@ -320,12 +320,27 @@ mod tests {
         assert_eq!(batch.commands(), [invalidation("k", 4)]);
         assert_eq!(queue.sent(&a, &batch, Sent::Answered), 1);
         assert!(queue.end(&a));
-        assert_eq!((queue.invalidations(), queue.names().len()), (0, 0));
+        assert_eq!((queue.invalidations(), queue.places().len()), (0, 0));
+    }
+
+    #[test]
+    fn what_one_address_of_a_shard_has_answered_another_still_owes() {
+        let (mut queue, here) = (Queue::new(10), place("a"));
+        let there = Place { address: "elsewhere:6379".to_owned(), ..here.clone() };
+        let key = CacheKey::new("k").unwrap();
+        let _ = queue.add_invalidation(&here, "here", invalidation("k", 1));
+        let _ = queue.add_invalidation(&there, "there", invalidation("k", 1));
+        let (reached, batch) = queue.take(&there, Instant::now()).0.unwrap();
+        assert_eq!((reached, queue.sent(&there, &batch, Sent::Answered)), ("there", 1));
+        assert!(queue.owes(&here, &key) && !queue.owes(&there, &key));
+        assert_eq!(queue.take(&here, Instant::now()).0.unwrap().0, "here");
+        queue.keep(|place| *place == there);
+        assert!(!queue.owes(&here, &key) && queue.invalidations() == 0);
     }
 
     #[test]
     fn what_was_not_answered_stays_and_what_was_rejected_lets_others_pass() {
-        let (mut queue, a) = (Queue::new(10), ShardName::new("a"));
+        let (mut queue, a) = (Queue::new(10), place("a"));
         for key in ["1", "2", "3"] {
             let _ = queue.add_invalidation(&a, (), invalidation(key, 1));
         }
@@ -344,7 +359,7 @@ mod tests {
 
     #[test]
     fn a_full_queue_drops_fills_before_invalidations_and_the_oldest_of_all_ring_shards_first() {
-        let (mut queue, a, b) = (Queue::new(3), ShardName::new("a"), ShardName::new("b"));
+        let (mut queue, a, b) = (Queue::new(3), place("a"), place("b"));
         let later = Instant::now() + Duration::from_secs(9);
         let _ = queue.add_invalidation(&b, (), invalidation("1", 1));
         let _ = queue.add_fill(&b, (), fill("old", later));
@@ -357,13 +372,13 @@ mod tests {
         let dropped = queue.add_invalidation(&a, (), invalidation("4", 1));
         assert_eq!(dropped.invalidations, [(b.clone(), invalidation("1", 1))]);
         assert_eq!(queue.invalidations(), 3);
-        queue.forget(&a);
+        queue.keep(|place| *place != a);
         assert_eq!((queue.fill_bytes, queue.invalidations()), (0, 0));
     }
 
     #[test]
     fn a_fill_is_dropped_when_its_leases_time_is_over() {
-        let (mut queue, a, now) = (Queue::new(10), ShardName::new("a"), Instant::now());
+        let (mut queue, a, now) = (Queue::new(10), place("a"), Instant::now());
         let _ = queue.add_fill(&a, (), fill("short", now + Duration::from_secs(1)));
         let _ = queue.add_fill(&a, (), fill("long", now + Duration::from_secs(3)));
         let (taken, expired) = queue.take(&a, now + Duration::from_secs(2));
@@ -376,7 +391,7 @@ mod tests {
 
     #[test]
     fn large_fills_are_bounded_by_their_bytes() {
-        let (mut queue, a) = (Queue::new(1000), ShardName::new("a"));
+        let (mut queue, a) = (Queue::new(1000), place("a"));
         let later = Instant::now() + Duration::from_secs(9);
         let mut dropped = 0;
         for _ in 0..3 {

@@ -163,8 +163,7 @@ impl Inner {
         self.topology.store(Arc::clone(&after));
         before.shards().iter().filter_map(|shard| shard.part.as_ref()).for_each(|part| part.ring_changed());
         self.changes.at(&after);
-        // What is still to be sent again goes where the name leads to now.
-        joining.iter().for_each(|shard| self.retries.redirect(shard));
+        self.retries.keep(|place| after.knows(place));
         self.prune_after(window_ms);
         let unflushed = joining.iter().filter(|shard| shard.usable().is_err());
         Ok(RingChange::Changed { unflushed: unflushed.map(|shard| shard.shard.name().clone()).collect() })
@@ -216,8 +215,8 @@ async fn prune(inner: Arc<Inner>, after: Duration) {
     tokio::time::sleep(after).await;
     let Ok(_turn) = inner.changes.turn.acquire().await else { return };
     let pruned = inner.topology.load().pruned(unix_ms());
-    if let Some((topology, gone)) = pruned {
+    if let Some(topology) = pruned {
+        inner.retries.keep(|place| topology.knows(place));
         inner.topology.store(Arc::new(topology));
-        gone.iter().for_each(|name| inner.retries.forget(name));
     }
 }

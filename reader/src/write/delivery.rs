@@ -73,6 +73,11 @@ impl Inner {
             // What a flight finds out now may be stored, and yet be from before.
             self.flights.part(&key);
         }
+        // It may have left for good while it was told.
+        let topology = self.topology.load();
+        if !topology.knows(&shard.place) {
+            self.retries.keep(|place| topology.knows(place));
+        }
     }
 
     /// Why a key may not be read from its ring shard, where that has yet to answer this process's own invalidation of it.

@@ -1,6 +1,7 @@
 //! A ring whose membership changes while it is read.
 
 mod invalidators;
+mod moved;
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
