@@ -54,6 +54,8 @@ struct Common {
     gauge: Gauge,
     /// How many circuits are closed, probing and open; the gauge shows the worst.
     states: Mutex<[usize; 3]>,
+    /// Whether the gauge is theirs to set; changed under the lock of `states`.
+    shown: AtomicBool,
 }
 
 impl Circuits {
@@ -67,8 +69,8 @@ impl Circuits {
             opened: counter!(names::READER_BREAKER_OPENED, names::RING_SHARD => name.clone()),
             gauge: gauge!(names::READER_BREAKER, names::RING_SHARD => name),
             states: Mutex::default(),
+            shown: AtomicBool::new(true),
         });
-        common.gauge.set(0.0);
         if shard.is_cluster() { Self::Masters(Masters::new(common)) } else { Self::One(Circuit::new(common, None)) }
     }
 
@@ -90,6 +92,15 @@ impl Circuits {
             Self::Masters(masters) => keys.all(|key| masters.of(key).is_some_and(|other| Arc::ptr_eq(&other, &first))),
         };
         common.then_some(first)
+    }
+
+    /// Takes the gauge of the ring shard's name, or leaves it to another handle.
+    pub(crate) fn show(&self, shown: bool) {
+        let common = match self {
+            Self::One(circuit) => &circuit.common,
+            Self::Masters(masters) => masters.common(),
+        };
+        common.show(|_| common.shown.store(shown, Ordering::Relaxed));
     }
 
     /// Notes that the ring shard could not be connected. Which master of a cluster that is about is told by calls.
@@ -243,7 +254,9 @@ impl Common {
         let mut states = self.states.lock().unwrap_or_else(PoisonError::into_inner);
         change(&mut states);
         let worst = states.iter().rposition(|circuits| *circuits > 0);
-        self.gauge.set(worst.unwrap_or_default() as f64);
+        if self.shown.load(Ordering::Relaxed) {
+            self.gauge.set(worst.unwrap_or_default() as f64);
+        }
     }
 
     fn now_ms(&self) -> u64 {

@@ -161,6 +161,12 @@ impl ReadShard {
         answer
     }
 
+    /// Takes the gauges of its name, or leaves them to another handle of that name.
+    pub(crate) fn show(&self, shown: bool) {
+        self.shard.show(shown);
+        self.circuits.show(shown);
+    }
+
     /// Notes that it could not be connected.
     pub(crate) fn unready(&self, error: &ShardError) {
         self.circuits.unready(error);

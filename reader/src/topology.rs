@@ -23,6 +23,7 @@ mod change;
 mod connector;
 mod source;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use ringtide_core::key::CacheKey;
@@ -98,6 +99,16 @@ impl Topology {
         let joining = self.coming.iter().flat_map(|coming| &coming.joining);
         let former = self.roster.former().iter().map(|former| &former.member);
         self.shards().iter().chain(joining).chain(former).any(|shard| shard.place == *place)
+    }
+
+    /// Gives the gauges of each name to the handle that is in use, or was the last to be.
+    pub(crate) fn share_gauges(&self) {
+        let former = self.roster.former().iter().map(|former| &former.member);
+        let mut shown = BTreeSet::new();
+        let (users, others): (Vec<_>, Vec<_>) =
+            self.shards().iter().chain(former).partition(|shard| shown.insert(&shard.place.name));
+        others.iter().for_each(|shard| shard.show(false));
+        users.iter().for_each(|shard| shard.show(true));
     }
 
     /// Whether a ring shard is a member or about to become one.

@@ -197,6 +197,19 @@ impl Shard {
         }
     }
 
+    /// Takes the gauge `ringtide_ring_shard_up` of its name, or leaves it to another handle of the name, which leads to
+    /// another address; a new handle has taken it.
+    pub fn show(&self, shown: bool) {
+        match &*self.reach {
+            Reach::One(links) => links.dialer().show(shown),
+            #[cfg(feature = "cluster")]
+            Reach::Cluster(cluster) => cluster.show(shown),
+            // It has no connection.
+            #[cfg(feature = "memory")]
+            Reach::Memory(_) => {}
+        }
+    }
+
     /// Waits for a live connection, to every master of a cluster, for at most `within`, and less where the server
     /// refuses this client for good.
     ///

@@ -71,8 +71,9 @@ impl Changes {
         self.counters.unread.increment(1);
     }
 
-    /// Notes the epoch in use.
+    /// Notes the topology in use.
     pub(crate) fn at(&self, topology: &Topology) {
+        topology.share_gauges();
         self.counters.epoch.set(topology.ring().membership().epoch as f64);
     }
 }
@@ -139,6 +140,8 @@ impl Inner {
                 Some(member) => Arc::clone(member),
                 None => {
                     let shard = connector.open(spec)?;
+                    // The handle in use goes on to show its own.
+                    shard.show(before.ring().find(&spec.name).is_none());
                     if change.rejoining.contains(&spec.name) {
                         shard.hold_back();
                     }

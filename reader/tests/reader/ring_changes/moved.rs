@@ -61,3 +61,42 @@ async fn each_address_is_told_until_it_has_answered_itself() {
     tokio::time::timeout(LONG, cache.settled()).await.expect("both are told");
     assert!(!now.exists("item:1").await);
 }
+
+#[tokio::test]
+async fn gauges_tell_of_the_address_in_use() {
+    const UP: &str = "ringtide_ring_shard_up";
+    const BREAKER: &str = "ringtide_reader_breaker_state";
+    let (mut former, now) = (Server::start().await, Server::start().await);
+    let reader = config::Reader { breaker_failures: 2, ..config::Reader::default() };
+    let (changed, begun) = (Counters::default(), Counters::default());
+    let builder = patient(&ring(1, &[("a", &former)]), COMMAND).reader(reader).metrics(Arc::new(changed.clone()));
+    let one = builder.build().await.unwrap();
+    let earlier = format!(
+        "[[ring.earlier]]\nepoch = 1\nshards = [{{ name = \"a\", address = \"{}\" }}]\n\
+         [valkey]\ncommand_timeout = \"200ms\"\n[reader]\nbreaker_failures = 2\n",
+        former.address()
+    );
+    let config = Config::parse(&format!("{}\n{earlier}", ring_text(2, &[("a", &now)])), []).unwrap();
+    let two = Cache::builder().config(config).metrics(Arc::new(begun.clone())).build().await.unwrap();
+    let (table, items) = (Table::new(), one.space::<u64>("item").unwrap());
+    former.freeze();
+    until("the open breaker", async || {
+        table.read(&one, 1).await;
+        changed.gauge(BREAKER, "a") == 2.0
+    })
+    .await;
+    // Its gauges are the new one's at once.
+    change(&one, ring(2, &[("a", &now)])).await;
+    assert_eq!((changed.gauge(UP, "a"), changed.gauge(BREAKER, "a")), (1.0, 0.0));
+    for _ in 0..3 {
+        for told in [items.invalidate(1).await.unwrap(), two.invalidate("item:1").await.unwrap()] {
+            assert_eq!(told.queued + told.gone, 1, "{told:?}");
+        }
+    }
+    former.kill();
+    tokio::time::sleep(COMMAND * 2).await;
+    for counters in [&changed, &begun] {
+        assert!(counters.sum("ringtide_reader_breaker_opened_total", "a") >= 1, "the former address is left alone");
+        assert_eq!((counters.gauge(UP, "a"), counters.gauge(BREAKER, "a")), (1.0, 0.0));
+    }
+}
