@@ -5,6 +5,7 @@
 //! shard with work has one task, so that none waits for another. One that has moved is two of them for as long as its
 //! former address is told: what one of the two has answered says nothing of the other.
 
+mod late;
 mod queue;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -38,7 +39,7 @@ const CLOSING: Duration = Duration::from_secs(1);
 /// What this process still has to send again.
 pub(crate) struct Retries {
     queue: Mutex<Queue<Arc<ReadShard>>>,
-    /// Invalidations in the queue.
+    /// Invalidations that are not answered: in the queue, or on their way and late.
     owed: AtomicUsize,
     tasks: TaskTracker,
     ended: CancellationToken,
@@ -87,6 +88,20 @@ impl Retries {
         if idle {
             self.spawn(shard.place.clone());
         }
+    }
+
+    /// Counts keys as owed whose invalidation is still on its way to a server, by a task of its own.
+    pub(crate) fn expect<'k>(&self, place: &Place, keys: impl Iterator<Item = &'k CacheKey>) {
+        let mut queue = self.queue();
+        queue.late.add(place, keys);
+        self.show(&queue);
+    }
+
+    /// Notes the end of what was expected: it is answered, or waits in the queue by now.
+    pub(crate) fn heard<'k>(&self, place: &Place, keys: impl Iterator<Item = &'k CacheKey>) {
+        let mut queue = self.queue();
+        queue.late.remove(place, keys);
+        self.show(&queue);
     }
 
     /// Drops what waits for any other server: those have left the ring for good, and nothing is read from them any more.
@@ -221,7 +236,7 @@ impl Retries {
     fn show(&self, queue: &Queue<Arc<ReadShard>>) {
         self.counters.fills.set(queue.fills() as f64);
         self.counters.invalidations.set(queue.invalidations() as f64);
-        self.owed.store(queue.invalidations(), Ordering::Release);
+        self.owed.store(queue.invalidations() + queue.late.len(), Ordering::Release);
     }
 
     fn queue(&self) -> MutexGuard<'_, Queue<Arc<ReadShard>>> {

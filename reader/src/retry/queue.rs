@@ -8,6 +8,7 @@ use ringtide_core::key::CacheKey;
 use ringtide_core::valkey::{BATCH, Fill};
 use tokio::time::Instant;
 
+use super::late::Late;
 use crate::shard::Place;
 use crate::space::SpaceState;
 
@@ -34,6 +35,8 @@ pub(super) struct Queue<S> {
     fill_bytes: usize,
     invalidations: usize,
     shards: BTreeMap<Place, Work<S>>,
+    /// What is not in the queue, and not answered either.
+    pub(super) late: Late,
 }
 
 struct Work<S> {
@@ -84,7 +87,15 @@ impl Batch {
 
 impl<S: Clone> Queue<S> {
     pub(super) fn new(limit: usize) -> Self {
-        Self { limit, next: 0, fills: 0, fill_bytes: 0, invalidations: 0, shards: BTreeMap::new() }
+        Self {
+            limit,
+            next: 0,
+            fills: 0,
+            fill_bytes: 0,
+            invalidations: 0,
+            shards: BTreeMap::new(),
+            late: Late::default(),
+        }
     }
 
     pub(super) fn fills(&self) -> usize {
@@ -210,7 +221,7 @@ impl<S: Clone> Queue<S> {
     }
 
     pub(super) fn owes(&self, place: &Place, key: &CacheKey) -> bool {
-        self.shards.get(place).is_some_and(|work| work.by_key.contains_key(key))
+        self.shards.get(place).is_some_and(|work| work.by_key.contains_key(key)) || self.late.has(place, key)
     }
 
     /// Drops what waits for any other place.
