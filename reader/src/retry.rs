@@ -3,11 +3,13 @@
 //! A fill is worth storing as long as its lease lives, and safe to repeat or to be late, since it needs the lease's
 //! live token. An invalidation is owed until the ring shard has answered it. Both wait in one bounded queue; each ring
 //! shard with work has one task, so that none waits for another. One that has moved is two of them for as long as its
-//! former address is told: what one of the two has answered says nothing of the other.
+//! former address is told: what one of the two has answered says nothing of the other. The masters of a cluster are told
+//! side by side.
 
 mod late;
 mod queue;
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -25,7 +27,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub(crate) use queue::PendingFill;
-use queue::{Dropped, Queue, Sent};
+use queue::{Batch, Dropped, Lot, Queue, Sent, Server, Servers};
 
 use crate::counters::FillOutcome;
 use crate::shard::{Place, ReadShard};
@@ -121,14 +123,13 @@ impl Retries {
     pub(crate) async fn finish(self: &Arc<Self>) {
         let places = self.queue().places();
         let last_try = join_all(places.iter().map(async |place| {
-            let Some(shard) = self.queue().shard(place) else { return };
-            if shard.shard.ready(CLOSING).await.is_err() {
+            self.round(place).await;
+            if self.queue().end(place) {
                 return;
             }
-            while let Some((shard, batch)) = self.take(place) {
-                if self.send(place, &shard, batch).await.is_err() {
-                    break;
-                }
+            let Some(shard) = self.queue().shard(place) else { return };
+            if shard.shard.ready(CLOSING).await.is_ok() {
+                self.round(place).await;
             }
         }));
         // What was not answered in time is told when the queue is dropped.
@@ -150,10 +151,7 @@ impl Retries {
             // What failed has just failed: the first pause is before the first try.
             let Some(shard) = self.queue().shard(&place) else { return };
             rest(&shard, backoff.next_from_half(fastrand::f64())).await;
-            while let Some((shard, batch)) = self.take(&place) {
-                if self.send(&place, &shard, batch).await.is_err() {
-                    break;
-                }
+            if self.round(&place).await {
                 backoff.reset();
             }
             if self.queue().end(&place) {
@@ -162,48 +160,47 @@ impl Retries {
         }
     }
 
-    fn take(&self, place: &Place) -> Option<(Arc<ReadShard>, queue::Batch)> {
+    /// Sends what waits for one ring shard, until nothing does except for servers that fail; whether anything was
+    /// answered.
+    async fn round(&self, place: &Place) -> bool {
+        let (mut any, mut failed) = (false, BTreeSet::new());
+        while let Some((shard, batch)) = self.take(place, &failed) {
+            any |= self.send(place, &shard, batch, &mut failed).await;
+        }
+        any
+    }
+
+    fn take(&self, place: &Place, failed: &BTreeSet<Server>) -> Option<(Arc<ReadShard>, Batch)> {
         let mut queue = self.queue();
-        let (taken, expired) = queue.take(place, Instant::now());
+        let shard = queue.shard(place)?;
+        let servers = Servers { of: &|key| shard.server_of(key), several: shard.shard.is_cluster() };
+        let (taken, expired) = queue.take(place, Instant::now(), &servers, failed);
         self.counters.expired_fills.increment(expired);
         self.show(&queue);
         taken
     }
 
-    /// Sends a batch; what was not answered stays in the queue.
-    async fn send(
-        self: &Arc<Self>,
-        place: &Place,
-        shard: &Arc<ReadShard>,
-        batch: queue::Batch,
-    ) -> Result<(), ShardError> {
-        let mut result = Ok(());
-        if !batch.invalidations.is_empty() {
-            // Not by way of the breaker: this task's own pauses are as long, and its success closes it.
-            let commands = batch.commands();
-            let keys = commands.iter().map(|command| &command.key);
-            let answer = shard.insist(keys, shard.shard.apply(&commands, 0)).await;
-            let sent = match &answer {
-                Ok(_) => Sent::Answered,
-                Err(ShardError::Rejected { .. }) => Sent::Rejected,
-                Err(ShardError::Unavailable { .. } | ShardError::TimedOut { .. }) => Sent::Unanswered,
-            };
-            let answered = self.queue().sent(place, &batch, sent);
-            self.counters.sent_invalidations.increment(answered);
-            if let Err(error) = answer {
-                tracing::debug!(ring_shard = %place.name, %error, "invalidations are not answered yet");
-                // A fill would fare no better.
-                let mut queue = self.queue();
-                batch.fills.into_iter().for_each(|fill| queue.put_back(place, fill));
-                self.show(&queue);
-                return Err(error);
+    /// Sends a batch, and notes who fails; what was not answered stays in the queue. Whether anything was answered.
+    async fn send(&self, place: &Place, shard: &ReadShard, batch: Batch, failed: &mut BTreeSet<Server>) -> bool {
+        let mut any = false;
+        let lots = batch.invalidations.into_iter();
+        let told = lots.map(async |(server, lot)| (self.tell(place, shard, &server, &lot).await, server));
+        for (answered, server) in join_all(told).await {
+            any |= answered;
+            if !answered {
+                failed.insert(server);
             }
         }
+        // A fill would fare no better.
+        let (late, fills): (Vec<_>, Vec<_>) =
+            batch.fills.into_iter().partition(|fill| failed.contains(&shard.server_of(&fill.key)));
+        late.into_iter().for_each(|fill| self.queue().put_back(place, fill));
         let fills =
-            batch.fills.into_iter().map(async |fill| (shard.insist([&fill.key], send_fill(shard, &fill)).await, fill));
+            fills.into_iter().map(async |fill| (shard.insist([&fill.key], send_fill(shard, &fill)).await, fill));
         for (answer, fill) in join_all(fills).await {
             match answer {
                 Ok(outcome) => {
+                    any = true;
                     fill.space.counters.fills.add(outcome);
                     self.counters.sent_fills.increment(1);
                     tracing::debug!(key = %fill.key, ?outcome, "fill sent again");
@@ -211,14 +208,36 @@ impl Retries {
                 Err(error @ ShardError::Rejected { .. }) => {
                     tracing::debug!(key = %fill.key, %error, "fill sent again and rejected");
                 }
-                Err(error) => {
+                Err(_) => {
+                    failed.insert(shard.server_of(&fill.key));
                     self.queue().put_back(place, fill);
-                    result = Err(error);
                 }
             }
         }
         self.show(&self.queue());
-        result
+        any
+    }
+
+    /// Sends one server its invalidations; whether it has answered.
+    async fn tell(&self, place: &Place, shard: &ReadShard, server: &Server, lot: &Lot) -> bool {
+        // Not by way of the breaker: this task's own pauses are as long, and its success closes it.
+        let commands = lot.commands();
+        let keys = commands.iter().map(|command| &command.key);
+        let answer = shard.insist(keys, shard.shard.apply(&commands, 0)).await;
+        let sent = match &answer {
+            Ok(_) => Sent::Answered,
+            Err(ShardError::Rejected { .. }) => Sent::Rejected,
+            Err(ShardError::Unavailable { .. } | ShardError::TimedOut { .. }) => Sent::Unanswered,
+        };
+        let mut queue = self.queue();
+        let answered = queue.sent(place, server, lot, sent);
+        self.show(&queue);
+        drop(queue);
+        self.counters.sent_invalidations.increment(answered);
+        if let Err(error) = &answer {
+            tracing::debug!(ring_shard = %place.name, server = server.as_deref(), %error, "invalidations are not answered yet");
+        }
+        answer.is_ok()
     }
 
     fn dropped(&self, dropped: Dropped) {

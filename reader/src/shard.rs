@@ -179,11 +179,15 @@ impl ReadShard {
         }
         let mut parts: BTreeMap<Option<Arc<str>>, Vec<T>> = BTreeMap::new();
         for item in items {
-            let master = self.shard.master_of(key(&item));
-            let address = master.and_then(|master| master.all.get(master.at).cloned());
-            parts.entry(address).or_default().push(item);
+            parts.entry(self.server_of(key(&item))).or_default().push(item);
         }
         parts.into_values().collect()
+    }
+
+    /// The master that answers for a key; `None` where a cluster has none, and outside clusters.
+    pub(crate) fn server_of(&self, key: &CacheKey) -> Option<Arc<str>> {
+        let master = self.shard.master_of(key)?;
+        master.all.get(master.at).cloned()
     }
 
     /// Makes a call unless the ring shard is left alone, and notes how it ended; pinned by its caller, because a future

@@ -1,6 +1,6 @@
 //! What waits to be sent again, by ring shard. Pure: no I/O, the clock is handed in.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
 use ringtide_core::command::Command;
@@ -47,8 +47,18 @@ struct Work<S> {
     by_key: HashMap<CacheKey, u64>,
     /// Somebody sends it.
     busy: bool,
-    /// The most invalidations that are sent at once: 1 after a rejection, which may be about one of them.
-    at_once: usize,
+    /// Who has rejected the last invalidations. That may be about one of them, so the next are sent one by one.
+    rejecting: BTreeSet<Server>,
+}
+
+/// Who answers for a key: in a cluster one of the masters, `None` where there is none; elsewhere always `None`.
+pub(super) type Server = Option<Arc<str>>;
+
+/// Which server answers for a key.
+pub(super) struct Servers<'a> {
+    pub(super) of: &'a dyn Fn(&CacheKey) -> Server,
+    /// There is more than one.
+    pub(super) several: bool,
 }
 
 struct Waiting {
@@ -59,11 +69,15 @@ struct Waiting {
 
 /// What is sent at once. Invalidations stay in the queue until they are answered, fills are taken out of it.
 pub(super) struct Batch {
-    pub(super) invalidations: Vec<(u64, u64, Command)>,
+    pub(super) invalidations: BTreeMap<Server, Lot>,
     pub(super) fills: Vec<PendingFill>,
 }
 
-/// What became of a batch's invalidations.
+/// Invalidations that one server answers for.
+#[derive(Default)]
+pub(super) struct Lot(Vec<(u64, u64, Command)>);
+
+/// What became of a lot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Sent {
     Answered,
@@ -79,9 +93,9 @@ pub(super) struct Dropped {
     pub(super) invalidations: Vec<(Place, Command)>,
 }
 
-impl Batch {
+impl Lot {
     pub(super) fn commands(&self) -> Vec<Command> {
-        self.invalidations.iter().map(|(_, _, command)| command.clone()).collect()
+        self.0.iter().map(|(_, _, command)| command.clone()).collect()
     }
 }
 
@@ -164,15 +178,38 @@ impl<S: Clone> Queue<S> {
         idle
     }
 
-    /// Takes what is to be sent next, oldest first, and drops fills whose time is over; the second is their number.
-    pub(super) fn take(&mut self, place: &Place, now: Instant) -> (Option<(S, Batch)>, u64) {
+    /// Takes what is to be sent next, oldest first, except to those that have `failed`, and drops fills whose time is
+    /// over; the second is their number.
+    pub(super) fn take(
+        &mut self,
+        place: &Place,
+        now: Instant,
+        servers: &Servers<'_>,
+        failed: &BTreeSet<Server>,
+    ) -> (Option<(S, Batch)>, u64) {
         let Some(work) = self.shards.get_mut(place) else { return (None, 0) };
-        let first = work.invalidations.iter().take(work.at_once);
-        let invalidations = first.map(|(at, waiting)| (*at, waiting.edition, waiting.command.clone())).collect();
-        let (mut fills, mut expired) = (Vec::new(), 0);
+        let mut invalidations: BTreeMap<Server, Lot> = BTreeMap::new();
+        for (at, waiting) in &work.invalidations {
+            let server = (servers.of)(&waiting.command.key);
+            if failed.contains(&server) {
+                continue;
+            }
+            let at_once = if work.rejecting.contains(&server) { 1 } else { BATCH };
+            let Lot(lot) = invalidations.entry(server).or_default();
+            if lot.len() < at_once {
+                lot.push((*at, waiting.edition, waiting.command.clone()));
+            } else if !servers.several {
+                break;
+            }
+        }
+        let (mut fills, mut others, mut expired) = (Vec::new(), Vec::new(), 0);
         while fills.len() < FILLS_AT_ONCE
-            && let Some((_, fill)) = work.fills.pop_front()
+            && let Some((at, fill)) = work.fills.pop_front()
         {
+            if fill.until > now && failed.contains(&(servers.of)(&fill.key)) {
+                others.push((at, fill));
+                continue;
+            }
             self.fills -= 1;
             self.fill_bytes -= fill.fill.entry.len();
             if fill.until > now {
@@ -181,23 +218,24 @@ impl<S: Clone> Queue<S> {
                 expired += 1;
             }
         }
+        others.into_iter().rev().for_each(|other| work.fills.push_front(other));
         let batch = Batch { invalidations, fills };
         let anything = !batch.invalidations.is_empty() || !batch.fills.is_empty();
         (anything.then(|| (work.shard.clone(), batch)), expired)
     }
 
-    /// Notes what became of a batch's invalidations; how many of them are done with.
-    pub(super) fn sent(&mut self, place: &Place, batch: &Batch, sent: Sent) -> u64 {
+    /// Notes what became of a server's lot; how many of its invalidations are done with.
+    pub(super) fn sent(&mut self, place: &Place, server: &Server, lot: &Lot, sent: Sent) -> u64 {
         let mut answered = 0;
-        let rejected = batch.invalidations.len() as u64;
+        let rejected = lot.0.len() as u64;
         let later = self.next;
         let Some(work) = self.shards.get_mut(place) else { return 0 };
-        work.at_once = match sent {
-            Sent::Answered => BATCH,
-            Sent::Rejected => 1,
+        match sent {
+            Sent::Answered => work.rejecting.remove(server),
+            Sent::Rejected => work.rejecting.insert(server.clone()),
             Sent::Unanswered => return 0,
         };
-        for (turn, (at, edition, command)) in (0..).zip(&batch.invalidations) {
+        for (turn, (at, edition, command)) in (0..).zip(&lot.0) {
             match (sent, work.invalidations.get(at)) {
                 // One that came while this was on its way has to be sent as well.
                 (Sent::Answered, Some(waiting)) if waiting.edition == *edition => {
@@ -245,7 +283,7 @@ impl<S: Clone> Queue<S> {
             invalidations: BTreeMap::new(),
             by_key: HashMap::new(),
             busy: false,
-            at_once: BATCH,
+            rejecting: BTreeSet::new(),
         });
         // It may have left and come back since.
         work.shard = shard;
@@ -309,8 +347,18 @@ mod tests {
         PendingFill { key: CacheKey::new(key).unwrap(), space: SpaceState::new(space()), fill, until }
     }
 
-    fn keys(batch: &Batch) -> Vec<String> {
-        batch.invalidations.iter().map(|(_, _, command)| command.key.to_string()).collect()
+    fn keys(lot: &Lot) -> Vec<String> {
+        lot.0.iter().map(|(_, _, command)| command.key.to_string()).collect()
+    }
+
+    /// What is taken of a place with one server.
+    fn take<S: Clone>(queue: &mut Queue<S>, place: &Place, now: Instant) -> (Option<(S, Lot, Vec<PendingFill>)>, u64) {
+        let one = Servers { of: &|_| None, several: false };
+        let (taken, expired) = queue.take(place, now, &one, &BTreeSet::new());
+        let parts = |(shard, mut batch): (S, Batch)| {
+            (shard, batch.invalidations.remove(&None).unwrap_or_default(), batch.fills)
+        };
+        (taken.map(parts), expired)
     }
 
     #[test]
@@ -321,15 +369,15 @@ mod tests {
         let _ = queue.add_invalidation(&a, (), invalidation("k", 3));
         let _ = queue.add_invalidation(&a, (), invalidation("other", 1));
         assert_eq!(queue.invalidations(), 2);
-        let (_, batch) = queue.take(&a, Instant::now()).0.unwrap();
+        let (_, batch, _) = take(&mut queue, &a, Instant::now()).0.unwrap();
         assert_eq!(batch.commands()[0], invalidation("k", 3));
         // Another change, while the batch is on its way.
         let _ = queue.add_invalidation(&a, (), invalidation("k", 4));
-        assert_eq!(queue.sent(&a, &batch, Sent::Answered), 1);
+        assert_eq!(queue.sent(&a, &None, &batch, Sent::Answered), 1);
         assert!(!queue.end(&a));
-        let (_, batch) = queue.take(&a, Instant::now()).0.unwrap();
+        let (_, batch, _) = take(&mut queue, &a, Instant::now()).0.unwrap();
         assert_eq!(batch.commands(), [invalidation("k", 4)]);
-        assert_eq!(queue.sent(&a, &batch, Sent::Answered), 1);
+        assert_eq!(queue.sent(&a, &None, &batch, Sent::Answered), 1);
         assert!(queue.end(&a));
         assert_eq!((queue.invalidations(), queue.places().len()), (0, 0));
     }
@@ -341,10 +389,10 @@ mod tests {
         let key = CacheKey::new("k").unwrap();
         let _ = queue.add_invalidation(&here, "here", invalidation("k", 1));
         let _ = queue.add_invalidation(&there, "there", invalidation("k", 1));
-        let (reached, batch) = queue.take(&there, Instant::now()).0.unwrap();
-        assert_eq!((reached, queue.sent(&there, &batch, Sent::Answered)), ("there", 1));
+        let (reached, batch, _) = take(&mut queue, &there, Instant::now()).0.unwrap();
+        assert_eq!((reached, queue.sent(&there, &None, &batch, Sent::Answered)), ("there", 1));
         assert!(queue.owes(&here, &key) && !queue.owes(&there, &key));
-        assert_eq!(queue.take(&here, Instant::now()).0.unwrap().0, "here");
+        assert_eq!(take(&mut queue, &here, Instant::now()).0.unwrap().0, "here");
         queue.keep(|place| *place == there);
         assert!(!queue.owes(&here, &key) && queue.invalidations() == 0);
     }
@@ -355,17 +403,45 @@ mod tests {
         for key in ["1", "2", "3"] {
             let _ = queue.add_invalidation(&a, (), invalidation(key, 1));
         }
-        let (_, batch) = queue.take(&a, Instant::now()).0.unwrap();
-        assert_eq!(queue.sent(&a, &batch, Sent::Unanswered), 0);
-        assert_eq!(keys(&queue.take(&a, Instant::now()).0.unwrap().1), ["1", "2", "3"]);
-        assert_eq!(queue.sent(&a, &batch, Sent::Rejected), 0);
-        let (_, first) = queue.take(&a, Instant::now()).0.unwrap();
+        let (_, batch, _) = take(&mut queue, &a, Instant::now()).0.unwrap();
+        assert_eq!(queue.sent(&a, &None, &batch, Sent::Unanswered), 0);
+        assert_eq!(keys(&take(&mut queue, &a, Instant::now()).0.unwrap().1), ["1", "2", "3"]);
+        assert_eq!(queue.sent(&a, &None, &batch, Sent::Rejected), 0);
+        let (_, first, _) = take(&mut queue, &a, Instant::now()).0.unwrap();
         assert_eq!(keys(&first), ["1"]);
-        queue.sent(&a, &first, Sent::Rejected);
-        let (_, second) = queue.take(&a, Instant::now()).0.unwrap();
+        queue.sent(&a, &None, &first, Sent::Rejected);
+        let (_, second, _) = take(&mut queue, &a, Instant::now()).0.unwrap();
         assert_eq!(keys(&second), ["2"]);
-        assert_eq!(queue.sent(&a, &second, Sent::Answered), 1);
-        assert_eq!(keys(&queue.take(&a, Instant::now()).0.unwrap().1), ["3", "1"]);
+        assert_eq!(queue.sent(&a, &None, &second, Sent::Answered), 1);
+        assert_eq!(keys(&take(&mut queue, &a, Instant::now()).0.unwrap().1), ["3", "1"]);
+    }
+
+    #[test]
+    fn a_server_that_does_not_answer_keeps_nothing_waiting_for_the_others() {
+        let (mut queue, a, now) = (Queue::new(1000), place("a"), Instant::now());
+        let by_first = |key: &CacheKey| -> Server { Some(key.as_str()[..1].into()) };
+        let servers = Servers { of: &by_first, several: true };
+        for number in 0..BATCH + 1 {
+            let _ = queue.add_invalidation(&a, (), invalidation(&format!("x{number}"), 1));
+        }
+        let _ = queue.add_invalidation(&a, (), invalidation("y", 1));
+        let _ = queue.add_fill(&a, (), fill("x", now + Duration::from_secs(1)));
+        let _ = queue.add_fill(&a, (), fill("y", now + Duration::from_secs(1)));
+        let (dead, alive): (Server, Server) = (Some("x".into()), Some("y".into()));
+        let (_, batch) = queue.take(&a, now, &servers, &BTreeSet::new()).0.unwrap();
+        assert_eq!(batch.invalidations[&dead].0.len(), BATCH);
+        assert_eq!(keys(&batch.invalidations[&alive]), ["y"], "behind more of the other's than are sent at once");
+        assert_eq!(queue.sent(&a, &dead, &batch.invalidations[&dead], Sent::Rejected), 0);
+        assert_eq!(queue.sent(&a, &alive, &batch.invalidations[&alive], Sent::Answered), 1);
+        batch.fills.into_iter().for_each(|fill| queue.put_back(&a, fill));
+        let _ = queue.add_invalidation(&a, (), invalidation("y2", 1));
+        let _ = queue.add_invalidation(&a, (), invalidation("y3", 1));
+        let (_, batch) = queue.take(&a, now, &servers, &[dead.clone()].into()).0.unwrap();
+        assert_eq!(keys(&batch.invalidations[&alive]), ["y2", "y3"], "nothing of theirs was rejected");
+        assert_eq!(batch.invalidations.len(), 1);
+        assert_eq!(batch.fills.iter().map(|fill| fill.key.as_str()).collect::<Vec<_>>(), ["y"]);
+        assert_eq!(queue.fills(), 1);
+        assert!(queue.take(&a, now, &servers, &[dead, alive].into()).0.is_none());
     }
 
     #[test]
@@ -392,11 +468,11 @@ mod tests {
         let (mut queue, a, now) = (Queue::new(10), place("a"), Instant::now());
         let _ = queue.add_fill(&a, (), fill("short", now + Duration::from_secs(1)));
         let _ = queue.add_fill(&a, (), fill("long", now + Duration::from_secs(3)));
-        let (taken, expired) = queue.take(&a, now + Duration::from_secs(2));
-        let (_, batch) = taken.unwrap();
-        assert_eq!((batch.fills.len(), expired, queue.fill_bytes), (1, 1, 0));
-        queue.put_back(&a, batch.fills.into_iter().next().unwrap());
-        let (taken, expired) = queue.take(&a, now + Duration::from_secs(3));
+        let (taken, expired) = take(&mut queue, &a, now + Duration::from_secs(2));
+        let (_, _, fills) = taken.unwrap();
+        assert_eq!((fills.len(), expired, queue.fill_bytes), (1, 1, 0));
+        queue.put_back(&a, fills.into_iter().next().unwrap());
+        let (taken, expired) = take(&mut queue, &a, now + Duration::from_secs(3));
         assert!(taken.is_none() && expired == 1 && queue.end(&a));
     }
 
