@@ -115,8 +115,21 @@ impl Retries {
 
     /// Whether a ring shard has yet to answer an invalidation of a key.
     #[inline]
-    pub(crate) fn owes(&self, shard: &ReadShard, key: &CacheKey) -> bool {
-        self.owed.load(Ordering::Acquire) > 0 && self.queue().owes(&shard.place, key)
+    pub(crate) fn owes(self: &Arc<Self>, shard: &ReadShard, key: &CacheKey) -> bool {
+        self.owed.load(Ordering::Acquire) > 0 && self.finds_owed(&shard.place, key)
+    }
+
+    #[cold]
+    fn finds_owed(self: &Arc<Self>, place: &Place, key: &CacheKey) -> bool {
+        let mut queue = self.queue();
+        let owes = queue.owes(place, key);
+        // Whoever was at it may have ended with its runtime.
+        let idle = owes && queue.begin(place);
+        drop(queue);
+        if idle {
+            self.spawn(place.clone());
+        }
+        owes
     }
 
     /// Tries once more what waits, for at most a second; what is left then is logged and lost.
@@ -137,27 +150,12 @@ impl Retries {
     }
 
     fn spawn(self: &Arc<Self>, place: Place) {
-        // Without a runtime there is nobody to send it before the cache is closed.
+        let sender = Sender { retries: Arc::clone(self), place, done: false };
+        // Without a runtime there is nobody to send it before the cache is closed, or somebody asks who has one.
         let Ok(runtime) = Handle::try_current() else { return };
-        let (retries, ended) = (Arc::clone(self), self.ended.clone());
-        let work = async move { ended.run_until_cancelled(retries.work(place)).await };
+        let ended = self.ended.clone();
+        let work = async move { ended.run_until_cancelled(sender.work()).await };
         self.tasks.spawn_on(work, &runtime);
-    }
-
-    /// Sends what waits for one ring shard until nothing does.
-    async fn work(self: Arc<Self>, place: Place) {
-        let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
-        loop {
-            // What failed has just failed: the first pause is before the first try.
-            let Some(shard) = self.queue().shard(&place) else { return };
-            rest(&shard, backoff.next_from_half(fastrand::f64())).await;
-            if self.round(&place).await {
-                backoff.reset();
-            }
-            if self.queue().end(&place) {
-                return;
-            }
-        }
     }
 
     /// Sends what waits for one ring shard, until nothing does except for servers that fail; whether anything was
@@ -260,6 +258,40 @@ impl Retries {
 
     fn queue(&self) -> MutexGuard<'_, Queue<Arc<ReadShard>>> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whoever sends what waits for one ring shard.
+struct Sender {
+    retries: Arc<Retries>,
+    place: Place,
+    done: bool,
+}
+
+impl Sender {
+    /// Sends until nothing waits.
+    async fn work(mut self) {
+        let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
+        while !self.done {
+            // What failed has just failed: the first pause is before the first try.
+            let shard = self.retries.queue().shard(&self.place);
+            if let Some(shard) = shard {
+                rest(&shard, backoff.next_from_half(fastrand::f64())).await;
+            }
+            if self.retries.round(&self.place).await {
+                backoff.reset();
+            }
+            self.done = self.retries.queue().end(&self.place);
+        }
+    }
+}
+
+impl Drop for Sender {
+    /// Lets somebody else begin where this one was stopped.
+    fn drop(&mut self) {
+        if !self.done {
+            self.retries.queue().stop(&self.place);
+        }
     }
 }
 

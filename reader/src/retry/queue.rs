@@ -169,6 +169,13 @@ impl<S: Clone> Queue<S> {
         self.shards.get_mut(place).is_some_and(|work| !std::mem::replace(&mut work.busy, true))
     }
 
+    /// Notes that whoever sends has stopped before the end.
+    pub(super) fn stop(&mut self, place: &Place) {
+        if let Some(work) = self.shards.get_mut(place) {
+            work.busy = false;
+        }
+    }
+
     /// Notes that whoever sends wants to stop; `false` where there is more to send.
     pub(super) fn end(&mut self, place: &Place) -> bool {
         let idle = self.shards.get(place).is_none_or(|work| work.fills.is_empty() && work.invalidations.is_empty());
