@@ -12,6 +12,7 @@ use ringtide_core::ring::{Membership, ShardName};
 use ringtide_core::valkey::ShardError;
 use ringtide_core::watch::RingChangeError;
 use tokio::sync::Semaphore;
+use tracing::Instrument;
 
 use super::{Connector, Topology};
 use crate::cache::{Cache, Inner};
@@ -86,7 +87,8 @@ impl Cache {
     /// as long again, and then goes on in the background while their keys are loaded past the cache. This process's own
     /// invalidations reach the shards of earlier memberships for as long as these can hold an entry.
     ///
-    /// The invalidators have to know the membership first. One that is handed in again changes nothing.
+    /// The invalidators have to know the membership first. One that is handed in again changes nothing. A change that has
+    /// begun goes on where this future is dropped.
     ///
     /// # Errors
     /// [`RingChangeError`]: among others an epoch that is not higher than the one in use. The ring is as it was.
@@ -102,7 +104,15 @@ impl Cache {
 }
 
 impl Inner {
+    /// Goes on where its caller leaves, so that the ring is never left half changed.
     pub(crate) async fn change_ring(self: &Arc<Self>, membership: Membership) -> Result<RingChange, RingChangeError> {
+        let inner = Arc::clone(self);
+        let changing = Box::pin(async move { inner.change_and_tell(membership).await }.in_current_span());
+        let changed = self.tasks.spawn(self.ended.clone().run_until_cancelled_owned(changing)).await;
+        changed.ok().flatten().unwrap_or(Err(RingChangeError::Closed))
+    }
+
+    async fn change_and_tell(self: &Arc<Self>, membership: Membership) -> Result<RingChange, RingChangeError> {
         let epoch = membership.epoch;
         let result = self.try_to_change(membership).await;
         let counters = &self.changes.counters;

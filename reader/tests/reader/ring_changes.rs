@@ -247,6 +247,19 @@ async fn the_keys_of_a_shard_that_cannot_be_flushed_are_loaded_past_it() {
 }
 
 #[tokio::test]
+async fn a_change_whose_caller_left_goes_on() {
+    let (a, b) = (Server::start().await, Server::start().await);
+    let cache = patient(&ring(1, &[("a", &a)]), Duration::from_millis(500)).build().await.unwrap();
+    b.freeze();
+    let two = ring(2, &[("a", &a), ("b", &b)]);
+    let left = tokio::time::timeout(Duration::from_millis(50), cache.change_ring(two.clone())).await;
+    assert!(left.is_err() && cache.ring().epoch == 1, "it waits for what joins");
+    until("the change", async || cache.ring() == two).await;
+    b.thaw();
+    change(&cache, ring(3, &[("a", &a)])).await;
+}
+
+#[tokio::test]
 async fn a_membership_that_does_not_follow_is_refused_and_the_ring_goes_on() {
     let (a, b) = (Server::start().await, Server::start().await);
     let first = ring(5, &[("a", &a)]);
