@@ -184,7 +184,7 @@ impl Inner {
 
     /// Lets go of the ring shards that have left, as soon as the time is over for which they may hold an entry.
     pub(crate) fn prune_after(self: &Arc<Self>, window_ms: u64) {
-        self.attend(prune(Arc::clone(self), Duration::from_millis(window_ms.saturating_add(1))));
+        self.attend(prune(Arc::clone(self), unix_ms().saturating_add(window_ms)));
     }
 
     /// The prefixes of all key spaces, without those that another one covers and that of whole keys.
@@ -224,12 +224,39 @@ async fn flush(inner: &Inner, shard: &ReadShard) -> Result<u64, ShardError> {
 }
 
 /// Lets go of the ring shards that nobody can have an entry on any more.
-async fn prune(inner: Arc<Inner>, after: Duration) {
-    tokio::time::sleep(after).await;
+async fn prune(inner: Arc<Inner>, until_ms: u64) {
+    reached(until_ms, unix_ms).await;
     let Ok(_turn) = inner.changes.turn.acquire().await else { return };
-    let pruned = inner.topology.load().pruned(unix_ms());
+    let pruned = inner.topology.load().pruned(unix_ms().max(until_ms));
     if let Some(topology) = pruned {
         inner.retries.keep(|place| topology.knows(place));
         inner.topology.store(Arc::new(topology));
+    }
+}
+
+/// Waits until a clock has reached a time, even where it is set back meanwhile.
+async fn reached(until_ms: u64, clock: impl Fn() -> u64) {
+    loop {
+        match until_ms.saturating_sub(clock()) {
+            0 => return,
+            left_ms => tokio::time::sleep(Duration::from_millis(left_ms)).await,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+    use std::time::Instant;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_clock_that_is_set_back_is_waited_for_until_it_has_caught_up() {
+        let times = Mutex::new([100, 80, 120].into_iter());
+        let began = Instant::now();
+        reached(110, || times.lock().unwrap().next().unwrap()).await;
+        assert!(times.lock().unwrap().next().is_none());
+        assert!(began.elapsed() >= Duration::from_millis(40), "{:?}", began.elapsed());
     }
 }
