@@ -13,6 +13,11 @@
 //!   Or it was not, and may have missed invalidations: then it is flushed before it is read from, locks first, and until
 //!   then its keys are loaded past it. Several processes that flush the same shard cost each other entries, never more.
 //!
+//! A shard that is reached at another address from some membership on goes on as the same shard, and is not flushed here:
+//! the invalidators have flushed the server there before the first reader follows, and where there are none, whoever
+//! makes the change answers for it ([`RingHistory::readdressed`]). The server at the former address is a former shard like
+//! any other, and told of invalidations for as long.
+//!
 //! All of this needs invalidators that know a membership before the first reader does. A process that has never heard
 //! of a membership tells its owners nothing.
 //!
