@@ -101,9 +101,8 @@ impl Topology {
 
     /// Whether anything may be served from a server: it is a member, about to become one, or has left a short while ago.
     pub(crate) fn knows(&self, place: &Place) -> bool {
-        let joining = self.coming.iter().flat_map(|coming| &coming.joining);
-        let former = self.roster.former().iter().map(|former| &former.member);
-        self.shards().iter().chain(joining).chain(former).any(|shard| shard.place == *place)
+        let mut joining = self.coming.iter().flat_map(|coming| &coming.joining);
+        self.roster.knows(&place.name, &place.address) || joining.any(|shard| shard.place == *place)
     }
 
     /// Gives the gauges of each name to the handle that is in use, or was the last to be.

@@ -176,7 +176,7 @@ impl Inner {
         self.topology.store(Arc::clone(&after));
         before.shards().iter().filter_map(|shard| shard.part.as_ref()).for_each(|part| part.ring_changed());
         self.changes.at(&after);
-        self.retries.keep(|place| after.knows(place));
+        self.forget_strangers();
         self.prune_after(window_ms);
         let unflushed = joining.iter().filter(|shard| shard.usable().is_err());
         Ok(RingChange::Changed { unflushed: unflushed.map(|shard| shard.shard.name().clone()).collect() })
@@ -229,8 +229,9 @@ async fn prune(inner: Arc<Inner>, until_ms: u64) {
     let Ok(_turn) = inner.changes.turn.acquire().await else { return };
     let pruned = inner.topology.load().pruned(unix_ms().max(until_ms));
     if let Some(topology) = pruned {
-        inner.retries.keep(|place| topology.knows(place));
         inner.topology.store(Arc::new(topology));
+        // Only now: who adds to what is dropped here sees that it has left.
+        inner.forget_strangers();
     }
 }
 

@@ -79,10 +79,15 @@ impl Inner {
             self.flights.part(&command.key);
         }
         // It may have left for good while it was told.
-        let topology = self.topology.load();
-        if !topology.knows(&part.shard.place) {
-            self.retries.keep(|place| topology.knows(place));
+        if !self.topology.load().knows(&part.shard.place) {
+            self.forget_strangers();
         }
+    }
+
+    /// Drops what waits for servers that have left the ring for good.
+    pub(crate) fn forget_strangers(&self) {
+        // Looked up anew for each: what waits for one that has just joined was added after that was known.
+        self.retries.keep(|place| self.topology.load().knows(place));
     }
 
     /// Why a key may not be read from its ring shard, where that has yet to answer this process's own invalidation of it.
