@@ -31,6 +31,8 @@ struct Delivery {
     space: Arc<SpaceState>,
     commands: Arc<[Command]>,
     progress: Arc<Progress>,
+    /// Where it begins, and what it tells there.
+    first: (Arc<Topology>, Vec<Vec<Part>>),
 }
 
 impl Inner {
@@ -51,8 +53,8 @@ impl Inner {
         if let Some(after) = first.repeated_after() {
             self.repeat(Arc::clone(space), Arc::clone(&commands), after);
         }
-        let progress = Arc::new(Progress::new(Arc::clone(&self.retries)));
-        let delivery = Delivery::new(self, space, &commands, &progress);
+        let delivery = Delivery::new(self, space, &commands);
+        let progress = Arc::clone(&delivery.progress);
         let delivering = self.work.spawn(delivery.run().in_current_span());
         let answer = match options.timeout_or(&self.settings) {
             None => delivering.await.ok(),
@@ -63,11 +65,12 @@ impl Inner {
 
     /// Sees to it that no read of this process is answered by what an invalidation is still on its way to.
     fn put_off(&self, space: &SpaceState, commands: &[Command], progress: &Progress) -> Invalidated {
-        let (told, left) = progress.put_off();
+        let (told, left, ended) = progress.put_off();
         // What a flight finds out now may be stored, and yet be from before.
         left.iter().flat_map(Part::keys).for_each(|key| self.flights.part(key));
         commands.iter().for_each(|command| self.forget(&command.key));
-        let late = count(&left);
+        // Where nobody is left to answer, it looks whether the ring has changed.
+        let late = if ended || !left.is_empty() { count(&left) } else { commands.len() as u64 };
         tracing::warn!(space = %space.settings.name, keys = late, "invalidations take longer than their caller waits, they go on");
         Invalidated { queued: told.queued + late, ..told }
     }
@@ -109,34 +112,35 @@ impl Inner {
                     "the cache ends before loads that lag behind a change are over, their keys are invalidated early"
                 );
             }
-            let progress = Arc::new(Progress::new(Arc::clone(&inner.retries)));
-            let repeated = Delivery::new(&inner, &space, &commands, &progress).run().await;
+            let repeated = Delivery::new(&inner, &space, &commands).run().await;
             tracing::debug!(space = %space.settings.name, ?repeated, "invalidations repeated");
         });
     }
 }
 
 impl Delivery {
-    fn new(inner: &Arc<Inner>, space: &Arc<SpaceState>, commands: &Arc<[Command]>, progress: &Arc<Progress>) -> Self {
+    /// Prepares it: from here on it is known what is not answered, though its task may end before it begins.
+    fn new(inner: &Arc<Inner>, space: &Arc<SpaceState>, commands: &Arc<[Command]>) -> Self {
+        let (topology, progress) = (inner.topology.load_full(), Arc::new(Progress::new(Arc::clone(&inner.retries))));
+        let parts = progress.begin(lots(commands, &topology, None));
         let (inner, space) = (Arc::clone(inner), Arc::clone(space));
-        Self { inner, space, commands: Arc::clone(commands), progress: Arc::clone(progress) }
+        Self { inner, space, commands: Arc::clone(commands), progress, first: (topology, parts) }
     }
 
-    async fn run(self) -> Invalidated {
-        let mut told: Option<Arc<Topology>> = None;
+    async fn run(mut self) -> Invalidated {
+        let (mut topology, mut lots) = (Arc::clone(&self.first.0), std::mem::take(&mut self.first.1));
         loop {
-            let topology = self.inner.topology.load_full();
-            if told.as_ref().is_some_and(|told| Arc::ptr_eq(told, &topology)) {
-                break;
-            }
-            let lots = self.progress.begin(lots(&self.commands, &topology, told.as_deref()));
             join_all(lots.iter().map(|lot| self.deliver(&topology, lot))).await;
             // The ring may have begun to change in the meantime.
-            told = Some(topology);
+            let told = std::mem::replace(&mut topology, self.inner.topology.load_full());
+            if Arc::ptr_eq(&told, &topology) {
+                break;
+            }
+            lots = self.progress.begin(self::lots(&self.commands, &topology, Some(&told)));
         }
         // Whatever was read until now may be from before.
         self.commands.iter().for_each(|command| self.inner.forget(&command.key));
-        let sum = self.progress.sum();
+        let sum = self.progress.end();
         self.space.counters.invalidated(&sum);
         sum
     }

@@ -35,6 +35,8 @@ struct State {
     left: BTreeMap<usize, Part>,
     /// The caller has left: what is not answered is owed from then on.
     late: bool,
+    /// There is nobody more to be told.
+    ended: bool,
 }
 
 impl Part {
@@ -79,17 +81,20 @@ impl Progress {
         self.state().left.values().cloned().collect()
     }
 
-    /// What became of all that is answered.
-    pub(super) fn sum(&self) -> Invalidated {
-        self.state().sum
+    /// Notes that everybody was told; returns what became of it.
+    pub(super) fn end(&self) -> Invalidated {
+        let mut state = self.state();
+        state.ended = true;
+        state.sum
     }
 
-    /// Sees to it that what is not answered is owed until it is; returns it, and what became of the rest.
-    pub(super) fn put_off(&self) -> (Invalidated, Vec<Part>) {
+    /// Sees to it that what is not answered is owed until it is; returns it, with what became of the rest and whether
+    /// everybody was told.
+    pub(super) fn put_off(&self) -> (Invalidated, Vec<Part>, bool) {
         let mut state = self.state();
         state.late = true;
         state.left.values().for_each(|part| self.retries.expect(&part.shard.place, part.keys()));
-        (state.sum, state.left.values().cloned().collect())
+        (state.sum, state.left.values().cloned().collect(), state.ended)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

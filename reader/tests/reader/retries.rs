@@ -180,11 +180,12 @@ async fn a_queue_that_overflows_drops_the_oldest_and_counts_them() {
 
 #[test]
 fn what_a_runtime_has_left_behind_is_sent_by_another() {
+    const KEYS: [&str; 3] = ["queued", "late", "begun"];
     let runtime = || tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let main = runtime();
     let reached = main.block_on(reached(settings()));
     main.block_on(async {
-        for key in ["queued", "late"] {
+        for key in KEYS {
             reached.store(key).await;
         }
     });
@@ -197,13 +198,19 @@ fn what_a_runtime_has_left_behind_is_sent_by_another() {
         assert_eq!(hurried.invalidate("late").await.unwrap().queued, 1);
     });
     drop(other);
+    // And this one has not begun.
+    let idle = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    idle.block_on(async {
+        assert!(futures_util::poll!(std::pin::pin!(reached.cache.invalidate("begun"))).is_pending());
+    });
+    drop(idle);
     reached.server.thaw();
     reached.origin.allow(1000);
     main.block_on(until("their delivery", async || {
-        for key in ["queued", "late"] {
+        for key in KEYS {
             reached.read(key).await.unwrap();
         }
-        reached.count("retries_sent", "invalidation") == 2
+        reached.count("retries_sent", "invalidation") == KEYS.len() as u64
     }));
     main.block_on(reached.cache.close());
 }
