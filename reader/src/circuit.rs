@@ -32,13 +32,11 @@ pub(crate) struct Circuit {
     master: Option<Arc<str>>,
     breaker: Breaker,
     failing: AtomicBool,
-    /// Somebody finds out whether it answers.
-    checked: AtomicBool,
     /// Calls whose callers left, since that was found out last.
     left: AtomicU64,
     /// What the gauge counts it as.
     shown: AtomicUsize,
-    /// Aborted with this circuit.
+    /// Who finds out whether it answers; aborted with this circuit.
     check: Mutex<Option<AbortOnDropHandle<()>>>,
     /// What calls end with while it is left alone.
     left_alone: ShardError,
@@ -54,6 +52,8 @@ struct Common {
     gauge: Gauge,
     /// How many circuits are closed, probing and open; the gauge shows the worst.
     states: Mutex<[usize; 3]>,
+    /// Whether the gauge is theirs to set; changed under the lock of `states`.
+    shown: AtomicBool,
 }
 
 impl Circuits {
@@ -67,8 +67,8 @@ impl Circuits {
             opened: counter!(names::READER_BREAKER_OPENED, names::RING_SHARD => name.clone()),
             gauge: gauge!(names::READER_BREAKER, names::RING_SHARD => name),
             states: Mutex::default(),
+            shown: AtomicBool::new(true),
         });
-        common.gauge.set(0.0);
         if shard.is_cluster() { Self::Masters(Masters::new(common)) } else { Self::One(Circuit::new(common, None)) }
     }
 
@@ -92,6 +92,15 @@ impl Circuits {
         common.then_some(first)
     }
 
+    /// Takes the gauge of the ring shard's name, or leaves it to another handle.
+    pub(crate) fn show(&self, shown: bool) {
+        let common = match self {
+            Self::One(circuit) => &circuit.common,
+            Self::Masters(masters) => masters.common(),
+        };
+        common.show(|_| common.shown.store(shown, Ordering::Relaxed));
+    }
+
     /// Notes that the ring shard could not be connected. Which master of a cluster that is about is told by calls.
     pub(crate) fn unready(&self, error: &ShardError) {
         match self {
@@ -112,7 +121,6 @@ impl Circuit {
             left_alone: ShardError::Unavailable { shard: common.shard.name().clone(), reason: reason.into() },
             breaker: Breaker::new(common.rules),
             failing: AtomicBool::new(false),
-            checked: AtomicBool::new(false),
             left: AtomicU64::new(0),
             shown: AtomicUsize::new(0),
             check: Mutex::new(None),
@@ -212,7 +220,9 @@ impl Circuit {
     /// Finds out in the background whether the server answers, unless somebody is at it.
     fn check(self: &Arc<Self>, key: &CacheKey) {
         let Ok(runtime) = Handle::try_current() else { return };
-        if self.checked.swap(true, Ordering::Relaxed) {
+        let mut check = self.check.lock().unwrap_or_else(PoisonError::into_inner);
+        // One that has broken off, or ended with its runtime, is finished as well.
+        if check.as_ref().is_some_and(|task| !task.is_finished()) {
             return;
         }
         let (weak, shard, key) = (Arc::downgrade(self), self.common.shard.clone(), key.clone());
@@ -226,9 +236,8 @@ impl Circuit {
                 Err(error @ ShardError::TimedOut { .. }) => this.failed_since(error, began_ms, 1 + left),
                 Ok(_) | Err(ShardError::Unavailable { .. } | ShardError::Rejected { .. }) => this.note(&answer),
             }
-            this.checked.store(false, Ordering::Relaxed);
         });
-        *self.check.lock().unwrap_or_else(PoisonError::into_inner) = Some(AbortOnDropHandle::new(task));
+        *check = Some(AbortOnDropHandle::new(task));
     }
 }
 
@@ -243,10 +252,44 @@ impl Common {
         let mut states = self.states.lock().unwrap_or_else(PoisonError::into_inner);
         change(&mut states);
         let worst = states.iter().rposition(|circuits| *circuits > 0);
-        self.gauge.set(worst.unwrap_or_default() as f64);
+        if self.shown.load(Ordering::Relaxed) {
+            self.gauge.set(worst.unwrap_or_default() as f64);
+        }
     }
 
     fn now_ms(&self) -> u64 {
         u64::try_from(self.known_since.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use ringtide_core::config::Valkey;
+    use ringtide_core::ring::{ShardName, ShardSpec};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_check_that_ended_with_its_runtime_keeps_nobody_from_the_next() {
+        let spec = ShardSpec { name: ShardName::new("a"), address: "127.0.0.1:1".to_owned(), weight: 1 };
+        let shard = Shard::connect(&spec, &Valkey::default()).unwrap();
+        let (circuits, key) = (Circuits::new(&shard, &Reader::default()), CacheKey::new("k").unwrap());
+        let circuit = circuits.of(&key).unwrap().into_owned();
+        // A runtime that nobody drives, and that ends.
+        let other = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let within = other.enter();
+        circuit.check(&key);
+        drop(within);
+        assert!(circuit.check.lock().unwrap().as_ref().is_some_and(|task| !task.is_finished()));
+        other.shutdown_background();
+        circuit.check(&key);
+        let failing = async {
+            while !circuit.failing.load(Ordering::Relaxed) {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), failing).await.expect("the next check finds it out");
     }
 }

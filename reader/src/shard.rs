@@ -10,6 +10,7 @@ use bytes::Bytes;
 use ringtide_core::command::Command;
 use ringtide_core::config::Reader;
 use ringtide_core::key::CacheKey;
+use ringtide_core::ring::{ShardName, ShardSpec};
 use ringtide_core::valkey::{Applied, Fill, FillReply, LeaseReply, LeaseRequest, Release, Shard, ShardError, Token};
 use tokio::sync::Semaphore;
 use tokio_util::task::AbortOnDropHandle;
@@ -21,7 +22,15 @@ use crate::loader::Cap;
 use crate::local::Part;
 use crate::space::SpaceState;
 
+/// Which server a ring shard stands for: at another address it is another one, however it is named.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Place {
+    pub(crate) name: ShardName,
+    pub(crate) address: String,
+}
+
 pub(crate) struct ReadShard {
+    pub(crate) place: Place,
     /// Past the breaker: for what has pauses of its own.
     pub(crate) shard: Shard,
     /// Its part of the in-process tier, where its servers tell of changes.
@@ -55,6 +64,7 @@ impl Loads {
 
 impl ReadShard {
     pub(crate) fn new(
+        spec: &ShardSpec,
         shard: Shard,
         part: Option<Arc<Part>>,
         channel: String,
@@ -62,6 +72,7 @@ impl ReadShard {
         spaces: usize,
     ) -> Self {
         Self {
+            place: Place { name: spec.name.clone(), address: spec.address.clone() },
             channel,
             waiters: Arc::default(),
             loads: (0..spaces).map(|_| Loads::new(settings)).collect(),
@@ -172,6 +183,12 @@ impl ReadShard {
         answer
     }
 
+    /// Takes the gauges of its name, or leaves them to another handle of that name.
+    pub(crate) fn show(&self, shown: bool) {
+        self.shard.show(shown);
+        self.circuits.show(shown);
+    }
+
     /// Notes that it could not be connected.
     pub(crate) fn unready(&self, error: &ShardError) {
         self.circuits.unready(error);
@@ -184,11 +201,15 @@ impl ReadShard {
         }
         let mut parts: BTreeMap<Option<Arc<str>>, Vec<T>> = BTreeMap::new();
         for item in items {
-            let master = self.shard.master_of(key(&item));
-            let address = master.and_then(|master| master.all.get(master.at).cloned());
-            parts.entry(address).or_default().push(item);
+            parts.entry(self.server_of(key(&item))).or_default().push(item);
         }
         parts.into_values().collect()
+    }
+
+    /// The master that answers for a key; `None` where a cluster has none, and outside clusters.
+    pub(crate) fn server_of(&self, key: &CacheKey) -> Option<Arc<str>> {
+        let master = self.shard.master_of(key)?;
+        master.all.get(master.at).cloned()
     }
 
     /// Makes a call unless the ring shard is left alone, and notes how it ended; pinned by its caller, because a future

@@ -13,6 +13,11 @@
 //!   Or it was not, and may have missed invalidations: then it is flushed before it is read from, locks first, and until
 //!   then its keys are loaded past it. Several processes that flush the same shard cost each other entries, never more.
 //!
+//! A shard that is reached at another address from some membership on goes on as the same shard, and is not flushed here:
+//! the invalidators have flushed the server there before the first reader follows, and where there are none, whoever
+//! makes the change answers for it ([`RingHistory::readdressed`]). The server at the former address is a former shard like
+//! any other, and told of invalidations for as long.
+//!
 //! All of this needs invalidators that know a membership before the first reader does. A process that has never heard
 //! of a membership tells its owners nothing.
 //!
@@ -23,12 +28,13 @@ mod change;
 mod connector;
 mod source;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use ringtide_core::key::CacheKey;
-use ringtide_core::ring::{Ring, RingHistory, Roster, ShardName, ShardSpec};
+use ringtide_core::ring::{Ring, RingHistory, Roster, ShardSpec};
 
-use crate::shard::ReadShard;
+use crate::shard::{Place, ReadShard};
 
 pub(crate) use change::Changes;
 pub use change::RingChange;
@@ -93,6 +99,22 @@ impl Topology {
         self.roster.former().iter().any(|former| Arc::ptr_eq(&former.member, shard))
     }
 
+    /// Whether anything may be served from a server: it is a member, about to become one, or has left a short while ago.
+    pub(crate) fn knows(&self, place: &Place) -> bool {
+        let mut joining = self.coming.iter().flat_map(|coming| &coming.joining);
+        self.roster.knows(&place.name, &place.address) || joining.any(|shard| shard.place == *place)
+    }
+
+    /// Gives the gauges of each name to the handle that is in use, or was the last to be.
+    pub(crate) fn share_gauges(&self) {
+        let former = self.roster.former().iter().map(|former| &former.member);
+        let mut shown = BTreeSet::new();
+        let (users, others): (Vec<_>, Vec<_>) =
+            self.shards().iter().chain(former).partition(|shard| shown.insert(&shard.place.name));
+        others.iter().for_each(|shard| shard.show(false));
+        users.iter().for_each(|shard| shard.show(true));
+    }
+
     /// Whether a ring shard is a member or about to become one.
     fn wants(&self, shard: &Arc<ReadShard>) -> bool {
         let joining = self.coming.iter().flat_map(|coming| &coming.joining);
@@ -118,11 +140,9 @@ impl Topology {
         Self { roster: self.roster.succeeded_by(history, shards, now_ms), coming: None }
     }
 
-    /// This topology without the shards that nothing is served from any more at `now_ms`, and the names of these;
-    /// `None` where there are none.
-    fn pruned(&self, now_ms: u64) -> Option<(Self, Vec<ShardName>)> {
-        let (roster, gone) = self.roster.pruned(now_ms)?;
-        let names = gone.into_iter().map(|former| former.name).filter(|name| !roster.knows(name)).collect();
-        Some((Self { roster, coming: None }, names))
+    /// This topology without the shards that nothing is served from any more at `now_ms`; `None` where there are none.
+    fn pruned(&self, now_ms: u64) -> Option<Self> {
+        let (roster, _gone) = self.roster.pruned(now_ms)?;
+        Some(Self { roster, coming: None })
     }
 }

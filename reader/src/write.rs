@@ -3,6 +3,7 @@
 //! The same commands as those of the invalidators, by the same scripts: the record that follows finds nothing left to do.
 
 mod delivery;
+mod progress;
 
 use std::ops::AddAssign;
 
@@ -24,7 +25,8 @@ pub struct Invalidated {
     /// What ring shards have acknowledged.
     pub applied: Applied,
     /// Not acknowledged, and sent again in the background until it is: until then other processes may be served the old
-    /// value, and this one loads the keys past the ring shard.
+    /// value, and this one loads the keys past the ring shard. Where more wait than `reader.retry_queue` allows, the oldest
+    /// are given up, which is counted and logged as an error.
     pub queued: u64,
     /// Meant for ring shards that have left the ring and cannot be reached; whoever still reads from them has to wait for
     /// the invalidators.

@@ -287,6 +287,36 @@ async fn an_invalidation_that_a_dead_master_owes_keeps_no_key_of_the_others_from
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_master_owes_is_delivered_to_it_while_another_stays_dead() {
+    let cluster = ValkeyCluster::start_with(3, 0, &["--cluster-node-timeout", "60000"]).unwrap();
+    let valkey =
+        config::Valkey { cluster: true, command_timeout: Duration::from_millis(300), ..config::Valkey::default() };
+    let settings = SpaceSettings::new("item", "item:{pk}").local(LocalTier::Off);
+    let cache = Cache::builder().shard("a", cluster.address()).valkey(valkey).space(settings).build().await.unwrap();
+    let (space, origin) = (cache.space::<u64>("item").unwrap(), SlowOrigin::default());
+    let owner = |item: &u64| cluster.first_owner(cluster.slot(&format!("item:{item}")).unwrap());
+    cluster.freeze(1).unwrap();
+    cluster.freeze(2).unwrap();
+    // More of either than are sent at once.
+    let told = tokio::time::timeout(LONG, space.invalidate_many(0..900)).await.expect("nobody hangs").unwrap();
+    let (dead, returned): (Vec<u64>, Vec<u64>) =
+        (0..900).filter(|item| owner(item) != 0).partition(|item| owner(item) == 1);
+    assert_eq!(told.queued as usize, dead.len() + returned.len());
+    assert!(dead.len() > 200 && returned.len() > 200);
+    cluster.thaw(2).unwrap();
+    for item in [returned[0], returned[returned.len() - 1]] {
+        until("a cached read", async || {
+            let before = origin.loads();
+            origin.read(&space, item).await;
+            origin.loads() == before
+        })
+        .await;
+    }
+    cluster.thaw(1).unwrap();
+    tokio::time::timeout(LONG, cache.settled()).await.expect("the other is told as well");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn waiters_of_another_process_are_woken_by_a_fill() {
     let cluster = ValkeyCluster::start(3).unwrap();
     let config = config(&cluster);

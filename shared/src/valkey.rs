@@ -54,6 +54,7 @@ mod master;
 mod memory;
 mod meters;
 mod notice;
+mod purge;
 mod reply;
 mod script;
 mod token;
@@ -193,6 +194,19 @@ impl Shard {
             Reach::Cluster(cluster) => cluster.name(),
             #[cfg(feature = "memory")]
             Reach::Memory(server) => server.name(),
+        }
+    }
+
+    /// Takes the gauge `ringtide_ring_shard_up` of its name, or leaves it to another handle of the name, which leads to
+    /// another address; a new handle has taken it.
+    pub fn show(&self, shown: bool) {
+        match &*self.reach {
+            Reach::One(links) => links.dialer().show(shown),
+            #[cfg(feature = "cluster")]
+            Reach::Cluster(cluster) => cluster.show(shown),
+            // It has no connection.
+            #[cfg(feature = "memory")]
+            Reach::Memory(_) => {}
         }
     }
 

@@ -114,6 +114,30 @@ async fn a_flush_takes_its_prefix_from_every_master_and_nothing_else() {
 }
 
 #[tokio::test]
+async fn a_purge_takes_entries_and_leases_of_any_name_from_every_master_and_leaves_what_is_others() {
+    let cluster = ValkeyCluster::start(3).unwrap();
+    let shard = shard_of(&cluster, &in_cluster()).await;
+    for n in 0..300 {
+        store(&shard, &format!("{n}"), "1").await;
+    }
+    let mut held = Vec::new();
+    for name in ["a", "{b}", "{c}:d"] {
+        held.push((name, hold(&shard, name).await));
+    }
+    for at in 0..3 {
+        let (tag, _) = tag_at(&cluster, at);
+        cluster.ask(at, &["SET", &format!("{tag}:theirs"), "RT"]).unwrap();
+        cluster.ask(at, &["RPUSH", &format!("{tag}:list"), "of theirs"]).unwrap();
+    }
+    assert_eq!(shard.purge(Duration::ZERO).await.unwrap(), 303);
+    assert_eq!(shard.dbsize().await.unwrap(), 6);
+    for (name, token) in held {
+        assert_eq!(shard.fill(&key(name), &fill_of(token, value("old"))).await.unwrap(), FillReply::Void);
+    }
+    assert_eq!(shard.purge(Duration::ZERO).await.unwrap(), 0);
+}
+
+#[tokio::test]
 async fn keys_with_a_lone_brace_are_refused_to_readers_and_hold_up_no_invalidation() {
     let cluster = ValkeyCluster::start(3).unwrap();
     let shard = shard_of(&cluster, &in_cluster()).await;

@@ -25,6 +25,10 @@ impl Masters {
         Self { common, known: ArcSwap::default() }
     }
 
+    pub(super) fn common(&self) -> &Common {
+        &self.common
+    }
+
     /// The circuit of the master that serves a key now.
     pub(super) fn of(&self, key: &CacheKey) -> Option<Arc<Circuit>> {
         self.circuit(&self.common.shard.master_of(key)?)

@@ -7,14 +7,12 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use metrics::{Counter, Gauge, counter, gauge};
 use ringtide_core::clock::unix_ms;
-use ringtide_core::command::Command;
-use ringtide_core::entry::Header;
-use ringtide_core::key::{CacheKey, KeySpace, Template};
 use ringtide_core::metrics as names;
 use ringtide_core::ring::{Membership, ShardName};
-use ringtide_core::valkey::{BATCH, LOCK_MAGIC, ShardError};
+use ringtide_core::valkey::ShardError;
 use ringtide_core::watch::RingChangeError;
 use tokio::sync::Semaphore;
+use tracing::Instrument;
 
 use super::{Connector, Topology};
 use crate::cache::{Cache, Inner};
@@ -74,8 +72,9 @@ impl Changes {
         self.counters.unread.increment(1);
     }
 
-    /// Notes the epoch in use.
+    /// Notes the topology in use.
     pub(crate) fn at(&self, topology: &Topology) {
+        topology.share_gauges();
         self.counters.epoch.set(topology.ring().membership().epoch as f64);
     }
 }
@@ -88,7 +87,8 @@ impl Cache {
     /// as long again, and then goes on in the background while their keys are loaded past the cache. This process's own
     /// invalidations reach the shards of earlier memberships for as long as these can hold an entry.
     ///
-    /// The invalidators have to know the membership first. One that is handed in again changes nothing.
+    /// The invalidators have to know the membership first. One that is handed in again changes nothing. A change that has
+    /// begun goes on where this future is dropped.
     ///
     /// # Errors
     /// [`RingChangeError`]: among others an epoch that is not higher than the one in use. The ring is as it was.
@@ -104,7 +104,15 @@ impl Cache {
 }
 
 impl Inner {
+    /// Goes on where its caller leaves, so that the ring is never left half changed.
     pub(crate) async fn change_ring(self: &Arc<Self>, membership: Membership) -> Result<RingChange, RingChangeError> {
+        let inner = Arc::clone(self);
+        let changing = Box::pin(async move { inner.change_and_tell(membership).await }.in_current_span());
+        let changed = self.tasks.spawn(self.ended.clone().run_until_cancelled_owned(changing)).await;
+        changed.ok().flatten().unwrap_or(Err(RingChangeError::Closed))
+    }
+
+    async fn change_and_tell(self: &Arc<Self>, membership: Membership) -> Result<RingChange, RingChangeError> {
         let epoch = membership.epoch;
         let result = self.try_to_change(membership).await;
         let counters = &self.changes.counters;
@@ -142,6 +150,8 @@ impl Inner {
                 Some(member) => Arc::clone(member),
                 None => {
                     let shard = connector.open(spec)?;
+                    // The handle in use goes on to show its own.
+                    shard.show(before.ring().find(&spec.name).is_none());
                     if change.rejoining.contains(&spec.name) {
                         shard.hold_back();
                     }
@@ -166,8 +176,7 @@ impl Inner {
         self.topology.store(Arc::clone(&after));
         before.shards().iter().filter_map(|shard| shard.part.as_ref()).for_each(|part| part.ring_changed());
         self.changes.at(&after);
-        // What is still to be sent again goes where the name leads to now.
-        joining.iter().for_each(|shard| self.retries.redirect(shard));
+        self.forget_strangers();
         self.prune_after(window_ms);
         let unflushed = joining.iter().filter(|shard| shard.usable().is_err());
         Ok(RingChange::Changed { unflushed: unflushed.map(|shard| shard.shard.name().clone()).collect() })
@@ -175,7 +184,7 @@ impl Inner {
 
     /// Lets go of the ring shards that have left, as soon as the time is over for which they may hold an entry.
     pub(crate) fn prune_after(self: &Arc<Self>, window_ms: u64) {
-        self.attend(prune(Arc::clone(self), Duration::from_millis(window_ms.saturating_add(1))));
+        self.attend(prune(Arc::clone(self), unix_ms().saturating_add(window_ms)));
     }
 
     /// The prefixes of all key spaces, without those that another one covers and that of whole keys.
@@ -209,69 +218,46 @@ async fn flush(inner: &Inner, shard: &ReadShard) -> Result<u64, ShardError> {
     for prefix in inner.prefixes() {
         removed += shard.shard.flush(prefix, FLUSH_PAUSE).await?;
     }
-    // Keys that are given as they are begin with anything, so what is left is looked at one by one. An entry and its
-    // lock are dropped together: no lease that was taken before this can store anything after it.
-    let names = shard.shard.keys("").await?;
-    let names: Vec<_> = names.into_iter().filter_map(|name| CacheKey::new(name).ok()).collect();
-    for page in names.chunks(BATCH) {
-        let values = shard.shard.get_many(page).await?;
-        let ours: Vec<_> =
-            page.iter().zip(values).flat_map(|(name, value)| owned(name, &value.unwrap_or_default())).collect();
-        if !ours.is_empty() {
-            let done = shard.shard.apply(&ours, 0).await?;
-            removed += done.dropped + done.voided;
-        }
-        tokio::time::sleep(FLUSH_PAUSE).await;
-    }
+    // Keys that are given as they are begin with anything.
+    removed += shard.shard.purge(FLUSH_PAUSE).await?;
     Ok(removed)
 }
 
-/// The commands that drop what stands under a name, where that is an entry or the lock of one.
-fn owned(name: &CacheKey, value: &[u8]) -> Vec<Command> {
-    let keys: Vec<CacheKey> = if value.starts_with(LOCK_MAGIC) {
-        let rest = name.as_str().strip_prefix("lock:").unwrap_or_default();
-        let untagged = rest.strip_prefix('{').and_then(|rest| rest.strip_suffix('}'));
-        let keys = std::iter::once(rest).chain(untagged).filter_map(|key| CacheKey::new(key).ok());
-        // `a` and `{a}` share a lock's name.
-        keys.filter(|key| key.lock() == name.as_str()).collect()
-    } else if Header::parse(value).is_ok() {
-        vec![name.clone()]
-    } else {
-        Vec::new()
-    };
-    let space = Arc::new(KeySpace::new("flush", Template::whole()));
-    keys.into_iter().map(|key| Command::drop_entry(key, Arc::clone(&space))).collect()
+/// Lets go of the ring shards that nobody can have an entry on any more.
+async fn prune(inner: Arc<Inner>, until_ms: u64) {
+    reached(until_ms, unix_ms).await;
+    let Ok(_turn) = inner.changes.turn.acquire().await else { return };
+    let pruned = inner.topology.load().pruned(unix_ms().max(until_ms));
+    if let Some(topology) = pruned {
+        inner.topology.store(Arc::new(topology));
+        // Only now: who adds to what is dropped here sees that it has left.
+        inner.forget_strangers();
+    }
 }
 
-/// Lets go of the ring shards that nobody can have an entry on any more.
-async fn prune(inner: Arc<Inner>, after: Duration) {
-    tokio::time::sleep(after).await;
-    let Ok(_turn) = inner.changes.turn.acquire().await else { return };
-    let pruned = inner.topology.load().pruned(unix_ms());
-    if let Some((topology, gone)) = pruned {
-        inner.topology.store(Arc::new(topology));
-        gone.iter().for_each(|name| inner.retries.forget(name));
+/// Waits until a clock has reached a time, even where it is set back meanwhile.
+async fn reached(until_ms: u64, clock: impl Fn() -> u64) {
+    loop {
+        match until_ms.saturating_sub(clock()) {
+            0 => return,
+            left_ms => tokio::time::sleep(Duration::from_millis(left_ms)).await,
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use ringtide_core::entry::{Codec, Entry};
+    use std::sync::Mutex;
+    use std::time::Instant;
 
     use super::*;
 
-    #[test]
-    fn entries_and_locks_are_told_from_what_others_keep() {
-        let dropped = |name: &str, value: &[u8]| -> Vec<String> {
-            owned(&CacheKey::new(name).unwrap(), value).iter().map(|command| command.key.to_string()).collect()
-        };
-        let entry = Entry { header: Header::value(Codec::Json), payload: "1".into() }.to_bytes();
-        let lock = [LOCK_MAGIC, &[0; 44]].concat();
-        assert_eq!(dropped("a", &entry), ["a"]);
-        assert!(dropped("a", b"1").is_empty());
-        assert_eq!(dropped("lock:{a}", &lock), ["{a}", "a"]);
-        assert_eq!(dropped("lock:{u:1}:cart", &lock), ["{u:1}:cart"]);
-        assert!(dropped("lock:{a}", b"somebody else's").is_empty());
-        assert!(dropped("a", &lock).is_empty());
+    #[tokio::test]
+    async fn a_clock_that_is_set_back_is_waited_for_until_it_has_caught_up() {
+        let times = Mutex::new([100, 80, 120].into_iter());
+        let began = Instant::now();
+        reached(110, || times.lock().unwrap().next().unwrap()).await;
+        assert!(times.lock().unwrap().next().is_none());
+        assert!(began.elapsed() >= Duration::from_millis(40), "{:?}", began.elapsed());
     }
 }

@@ -42,7 +42,8 @@ impl Connector {
 
     fn open_metered(&self, spec: &ShardSpec) -> Result<Arc<ReadShard>, ConnectError> {
         let (shard, part) = self.connect(spec)?;
-        let shard = Arc::new(ReadShard::new(shard, part, self.channel.clone(), &self.settings, self.spaces));
+        let shard = ReadShard::new(spec, shard, part, self.channel.clone(), &self.settings, self.spaces);
+        let shard = Arc::new(shard);
         let deliver = inbox::deliver(shard.shard.inbox(&self.channel), Arc::clone(&shard.waiters));
         let task = self.tasks.spawn(self.ended.clone().run_until_cancelled_owned(deliver));
         shard.end_with(AbortOnDropHandle::new(task));

@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::time::{Duration, Instant};
 
-use ringtide::{Cache, config};
+use ringtide::{Cache, ReadOptions, config};
 use ringtide_servers::{Direction, Flow, Proxy};
 use tokio::task::JoinHandle;
 
@@ -176,4 +176,41 @@ async fn a_queue_that_overflows_drops_the_oldest_and_counts_them() {
     reached.proxy.heal();
     until("their delivery", async || !reached.server.exists("b").await && !reached.server.exists("c").await).await;
     assert!(reached.server.exists("a").await);
+}
+
+#[test]
+fn what_a_runtime_has_left_behind_is_sent_by_another() {
+    const KEYS: [&str; 3] = ["queued", "late", "begun"];
+    let runtime = || tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let main = runtime();
+    let reached = main.block_on(reached(settings()));
+    main.block_on(async {
+        for key in KEYS {
+            reached.store(key).await;
+        }
+    });
+    reached.server.freeze();
+    let other = runtime();
+    other.block_on(async {
+        assert_eq!(reached.cache.invalidate("queued").await.unwrap().queued, 1);
+        // This one is still on its way.
+        let hurried = reached.cache.raw::<usize>().with(ReadOptions::new().timeout(COMMAND / 10));
+        assert_eq!(hurried.invalidate("late").await.unwrap().queued, 1);
+    });
+    drop(other);
+    // And this one has not begun.
+    let idle = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    idle.block_on(async {
+        assert!(futures_util::poll!(std::pin::pin!(reached.cache.invalidate("begun"))).is_pending());
+    });
+    drop(idle);
+    reached.server.thaw();
+    reached.origin.allow(1000);
+    main.block_on(until("their delivery", async || {
+        for key in KEYS {
+            reached.read(key).await.unwrap();
+        }
+        reached.count("retries_sent", "invalidation") == KEYS.len() as u64
+    }));
+    main.block_on(reached.cache.close());
 }

@@ -1,6 +1,7 @@
 //! A ring whose membership changes while it is read.
 
 mod invalidators;
+mod moved;
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -201,6 +202,27 @@ async fn a_shard_that_rejoins_is_not_read_from_before_its_entries_and_leases_are
 }
 
 #[tokio::test]
+async fn a_flush_does_not_read_what_others_keep_on_the_server() {
+    const LARGE: usize = 1 << 20;
+    let (a, b) = (Server::start().await, Server::start().await);
+    let mut raw = b.connection().await;
+    for at in 0..30 {
+        redis::cmd("SET").arg(format!("theirs:{at}")).arg(vec![b'x'; LARGE]).exec_async(&mut raw).await.unwrap();
+    }
+    redis::cmd("RPUSH").arg("a list").arg("of theirs").exec_async(&mut raw).await.unwrap();
+    let before = on(&ring(1, &[("b", &b)])).build().await.unwrap();
+    before.get_or_load("raw", || async { Ok::<_, Infallible>(Some(0)) }).await.unwrap();
+    before.settled().await;
+    b.forget_calls().await;
+    let cache = on(&ring(1, &[("a", &a)])).build().await.unwrap();
+    change(&cache, ring(2, &[("a", &a), ("b", &b)])).await;
+    assert!(!b.exists("raw").await && b.exists("theirs:29").await && b.exists("a list").await);
+    let info: String = redis::cmd("INFO").arg("stats").query_async(&mut raw).await.unwrap();
+    let sent = info.lines().find_map(|line| line.strip_prefix("total_net_output_bytes:")).unwrap();
+    assert!(sent.trim().parse::<usize>().unwrap() < LARGE, "{sent} bytes were read");
+}
+
+#[tokio::test]
 async fn the_keys_of_a_shard_that_cannot_be_flushed_are_loaded_past_it() {
     let (a, b) = (Server::start().await, Server::start().await);
     let table = Table::new();
@@ -222,6 +244,19 @@ async fn the_keys_of_a_shard_that_cannot_be_flushed_are_loaded_past_it() {
         table.loads() == loads
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_change_whose_caller_left_goes_on() {
+    let (a, b) = (Server::start().await, Server::start().await);
+    let cache = patient(&ring(1, &[("a", &a)]), Duration::from_millis(500)).build().await.unwrap();
+    b.freeze();
+    let two = ring(2, &[("a", &a), ("b", &b)]);
+    let left = tokio::time::timeout(Duration::from_millis(50), cache.change_ring(two.clone())).await;
+    assert!(left.is_err() && cache.ring().epoch == 1, "it waits for what joins");
+    until("the change", async || cache.ring() == two).await;
+    b.thaw();
+    change(&cache, ring(3, &[("a", &a)])).await;
 }
 
 #[tokio::test]
@@ -386,6 +421,27 @@ async fn a_cache_that_begins_within_the_window_tells_the_earlier_owners_that_its
     assert_eq!((invalidated.applied.dropped, invalidated.is_done()), (KEYS, true), "{invalidated:?}");
     assert_eq!(table.read_all(&old).await, vec![1; KEYS as usize]);
     assert_eq!(table.read_all(&new).await, vec![1; KEYS as usize]);
+}
+
+#[tokio::test]
+async fn a_cache_that_begins_within_the_window_tells_a_shard_that_has_moved_at_its_former_address_too() {
+    let (a, b) = (Server::start().await, Server::start().await);
+    let (old, table) = (on(&ring(1, &[("a", &a)])).build().await.unwrap(), Table::new());
+    table.read_all(&old).await;
+    let earlier = format!(
+        "[[ring.earlier]]\nepoch = 1\nshards = [{{ name = \"a\", address = \"{}\" }}]\n\
+         [spaces.item]\nkey = \"item:{{pk}}\"\n[valkey]\ncommand_timeout = \"10s\"\n",
+        a.address()
+    );
+    let config = Config::parse(&format!("{}\n{earlier}", ring_text(2, &[("a", &b)])), []).unwrap();
+    let new = Cache::from_config(config).await.unwrap();
+    table.read_all(&new).await;
+    (0..KEYS).for_each(|row| table.write(row, 1));
+    let invalidated = new.space::<u64>("item").unwrap().invalidate_many(0..KEYS).await.unwrap();
+    assert_eq!((invalidated.applied.dropped, invalidated.is_done()), (2 * KEYS, true), "{invalidated:?}");
+    for cache in [&old, &new] {
+        assert_eq!(table.read_all(cache).await, vec![1; KEYS as usize]);
+    }
 }
 
 fn write_file(path: &Path, ring: &str) {

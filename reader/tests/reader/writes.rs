@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use ringtide::{Applied, Cache, CacheBuilder, Loaded, LocalTier, Mode, ReadOptions, Space, SpaceSettings};
+use ringtide::{Applied, Cache, CacheBuilder, Loaded, LocalTier, Mode, ReadOptions, Space, SpaceSettings, config};
 
 use super::support::{Counters, LONG, Origin, Server, builder, cache, until};
 
@@ -247,6 +247,41 @@ async fn an_invalidation_ends_with_its_callers_time_and_is_owed_from_then_on() {
     server.thaw();
     tokio::time::timeout(LONG, cache.settled()).await.unwrap();
     assert_eq!(entries(&server).await, 0);
+}
+
+#[tokio::test]
+async fn an_invalidation_that_is_late_takes_no_place_in_the_queue_and_owes_what_is_not_answered_only() {
+    let (a, b) = (Server::start().await, Server::start().await);
+    let (counters, reader) = (Counters::default(), config::Reader { retry_queue: 1, ..config::Reader::default() });
+    let builder = with_space(&a, Mode::Plain).shard("b", b.address()).reader(reader);
+    let cache = counters.build(builder).await;
+    let items = cache.space::<u64>("item").unwrap();
+    let load = |keys: Vec<u64>| async move {
+        Ok::<_, Infallible>(keys.into_iter().map(|key| (key, 1)).collect::<HashMap<_, _>>())
+    };
+    assert_eq!(items.get_many(0..100, load).await.into_found().count(), 100);
+    cache.settled().await;
+    b.freeze();
+    let hurried = items.with(ReadOptions::new().timeout(Duration::from_millis(500)));
+    let told = hurried.invalidate_many(0..100).await.unwrap();
+    assert_eq!((told.applied.dropped + told.queued, told.gone), (100, 0), "{told:?}");
+    assert!(told.applied.dropped > 0 && told.queued > 1, "each of the two owns some: {told:?}");
+    let dropped = || counters.sum("ringtide_reader_retries_dropped_total", "overflow");
+    assert_eq!(dropped(), 0, "what is on its way is not lost");
+    let read_all = async || {
+        for key in 0..100_u64 {
+            let read = items.get_or_load(key, || async { Ok::<_, Infallible>(Some(2)) });
+            let read = tokio::time::timeout(LONG / 2, read).await.expect("what is owed is loaded past its ring shard");
+            assert_eq!(read.unwrap(), Some(2), "key {key}");
+        }
+    };
+    read_all().await;
+    until("the fills", async || entries(&a).await as u64 == told.applied.dropped).await;
+    b.thaw();
+    tokio::time::timeout(LONG, cache.settled()).await.unwrap();
+    assert_eq!((entries(&b).await, dropped()), (0, 0));
+    read_all().await;
+    until("the fills of what is not owed any more", async || entries(&b).await as u64 == told.queued).await;
 }
 
 #[tokio::test]

@@ -238,9 +238,6 @@ impl Template {
             return Err(TemplateError::Empty);
         }
         let (prefix, mut rest) = literal(text, 0)?;
-        if prefix.is_empty() {
-            return Err(TemplateError::NoPrefix);
-        }
         let mut placeholders: Vec<Placeholder> = Vec::new();
         while let Some(at) = rest {
             let (name, after_name) = text[at + 1..].split_once('}').ok_or(TemplateError::Unclosed { at })?;
@@ -261,6 +258,9 @@ impl Template {
                 Some(byte) if byte.is_ascii() && byte != b'%' && !byte.is_ascii_hexdigit() => Some(byte),
                 Some(_) => return Err(TemplateError::Separator(placeholder.attribute.clone())),
             };
+        }
+        if prefix.is_empty() {
+            return Err(TemplateError::NoPrefix);
         }
         Ok(Self { text: text.to_owned(), prefix, placeholders })
     }
@@ -416,6 +416,7 @@ mod tests {
         assert_eq!(error("{a}{b}"), TemplateError::Touching("a".into(), "b".into()));
         assert_eq!(error("{a}:{a}"), TemplateError::Twice("a".into()));
         assert_eq!(error("{a}7{b}"), TemplateError::Separator("a".into()));
+        assert_eq!(error("{a}:b"), TemplateError::NoPrefix);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! A pipeline on the ring shards of a configuration.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::delivery::Pipeline;
@@ -52,10 +53,14 @@ impl Connector {
     /// Begins to connect to every ring shard of a configuration.
     fn open_all(&self, config: &Config) -> Result<(RingHistory, Vec<Shard>), Vec<Violation>> {
         let history = ring_of(config)?;
-        let (mut opened, mut violations) = (Vec::new(), Vec::new());
+        let (mut opened, mut violations, mut shown) = (Vec::new(), Vec::new(), BTreeSet::new());
         for spec in history.shards(unix_ms()) {
             match self.connect(spec) {
-                Ok(shard) => opened.push(shard),
+                Ok(shard) => {
+                    // At its former addresses it is not what its name stands for.
+                    shard.show(shown.insert(&spec.name));
+                    opened.push(shard);
+                }
                 Err(error) => violations.push(Violation::new(
                     format!("ring.shards, {}", spec.name),
                     error.to_string(),

@@ -1,6 +1,6 @@
 //! The pipeline at work: plans pages and hands their batches to the ring shards' queues.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::{Arc, PoisonError};
 
 use arc_swap::ArcSwap;
@@ -78,7 +78,8 @@ type Planner = fn(&Router, &RingHistory, u64, &[Result<ChangeRecord, UnreadableR
 impl Pipeline {
     /// Starts one delivery task for each ring shard; must be called in a Tokio runtime.
     ///
-    /// `shards` holds every ring shard that `ring` can name: a command for one that is missing is never delivered.
+    /// `shards` holds every ring shard that `ring` can name, and one that has moved once for each of its addresses, in the
+    /// order of [`RingHistory::shards`]: a command for one that is missing is never delivered.
     /// Records that cannot be used are kept in `park`; without it they are logged and counted.
     #[must_use]
     pub fn start(
@@ -106,12 +107,15 @@ impl Pipeline {
             prefixes.insert(table.to_owned(), of_table);
         }
         let all_prefixes: Arc<BTreeSet<String>> = Arc::new(prefixes.values().flatten().cloned().collect());
-        let mut shards: HashMap<ShardName, Arc<dyn RingShard>> = shards.into_iter().collect();
+        let mut by_name: HashMap<ShardName, VecDeque<Arc<dyn RingShard>>> = HashMap::new();
+        for (name, shard) in shards {
+            by_name.entry(name).or_default().push_back(shard);
+        }
         let now_ms = unix_ms();
         let mut started = Vec::new();
         let mut queue = |name: &ShardName| {
             let queue = Arc::new(Queue::new(name.clone(), Arc::clone(&all_prefixes), limits));
-            match shards.remove(name) {
+            match by_name.get_mut(name).and_then(VecDeque::pop_front) {
                 Some(shard) => started.push((Arc::clone(&queue), shard)),
                 None => {
                     tracing::error!(ring_shard = %name, "the pipeline has no such ring shard");

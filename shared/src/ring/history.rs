@@ -156,13 +156,13 @@ impl RingHistory {
     }
 
     /// Lists the shards that may hold any entry at `now_ms`: those of the current membership by name, then those that
-    /// only earlier ones within the window have.
+    /// only earlier ones within the window have, newest first. One that has moved is listed at each of its addresses.
     #[must_use]
     pub fn shards(&self, now_ms: u64) -> Vec<&ShardSpec> {
         let mut shards: Vec<&ShardSpec> = self.current.shards().iter().collect();
         for earlier in self.within_window(now_ms) {
             for shard in earlier.ring.shards() {
-                if shards.iter().all(|known| known.name != shard.name) {
+                if shards.iter().all(|known| known.name != shard.name || known.address != shard.address) {
                     shards.push(shard);
                 }
             }

@@ -130,10 +130,12 @@ impl<M: Clone> Roster<M> {
         (!gone.is_empty()).then(|| (Self { former: kept, ..self.clone() }, gone))
     }
 
-    /// Whether a name stands for anything.
+    /// Whether a name stands for anything at an address.
     #[must_use]
-    pub fn knows(&self, name: &ShardName) -> bool {
-        self.ring().find(name).is_some() || self.former.iter().any(|former| former.name == *name)
+    pub fn knows(&self, name: &ShardName, address: &str) -> bool {
+        let members = self.ring().shards().iter().map(|spec| (&spec.name, &spec.address));
+        let former = self.former.iter().map(|former| (&former.name, &former.address));
+        members.chain(former).any(|(known, at)| known == name && at == address)
     }
 }
 
@@ -184,7 +186,23 @@ mod tests {
         let (pruned, gone) = three.pruned(1_100).unwrap();
         assert_eq!((former(&pruned).len(), gone[0].member.as_str()), (0, "h:1"));
         assert!(three.pruned(1_099).is_none());
-        assert!(!pruned.knows(&"z".into()) && pruned.knows(&"b".into()));
+        assert!(!pruned.knows(&"z".into(), "h:2") && pruned.knows(&"b".into(), "h:2"));
+        assert!(
+            three.knows(&"a".into(), "h:1") && !pruned.knows(&"a".into(), "h:1") && pruned.knows(&"a".into(), "h:9")
+        );
+    }
+
+    #[test]
+    fn who_begins_within_the_window_keeps_what_has_moved_at_its_former_address() {
+        let memberships = [membership(1, &[("a", "h:1"), ("b", "h:2")]), membership(2, &[("a", "h:9"), ("b", "h:2")])];
+        let history = RingHistory::restore(memberships, WINDOW, 100).unwrap();
+        let all = history.shards(100).into_iter().map(|spec| spec.address.clone()).collect();
+        let begun = Roster::beginning(history, all, 100);
+        assert_eq!(begun.members(), ["h:9", "h:2"]);
+        assert_eq!(
+            begun.former().iter().map(|former| (&*former.address, &*former.member)).collect::<Vec<_>>(),
+            [("h:1", "h:1")]
+        );
     }
 
     #[test]

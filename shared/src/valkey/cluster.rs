@@ -89,6 +89,10 @@ impl Cluster {
         &self.shared().meters
     }
 
+    pub(super) fn show(&self, shown: bool) {
+        self.shared().show(shown);
+    }
+
     pub(super) fn members(&self) -> Members {
         Members(self.0.clone())
     }

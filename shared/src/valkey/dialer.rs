@@ -196,11 +196,13 @@ impl Dialer {
         self.status.send_modify(change);
         match &self.several {
             Some(several) => several.notify_one(),
-            None => {
-                let up = self.status.borrow().is_up();
-                self.meters.up(up);
-            }
+            None => self.meters.up(|| self.status.borrow().is_up()),
         }
+    }
+
+    /// Takes the gauge of the ring shard's name, or leaves it to another handle.
+    pub(super) fn show(&self, shown: bool) {
+        self.meters.show(shown, || self.status.borrow().is_up());
     }
 
     /// Waits for a live connection, for at most `within`, and less where the server refuses this client for good.

@@ -1,5 +1,7 @@
 //! Metrics of one ring shard, looked up once when its handle is made: they go to the recorder that is in place then.
 
+use std::sync::{Arc, Mutex, PoisonError};
+
 use metrics::{Counter, Gauge, counter, gauge};
 
 use super::ShardError;
@@ -9,6 +11,8 @@ use crate::ring::ShardName;
 #[derive(Clone)]
 pub(super) struct Meters {
     up: Gauge,
+    /// Whether the gauge is this handle's to set.
+    shown: Arc<Mutex<bool>>,
     pub(super) connects: Counter,
     pub(super) unreadable: Counter,
     pub(super) foreign: Counter,
@@ -23,6 +27,7 @@ impl Meters {
         let error = |reason: &'static str| counter!(SHARD_ERRORS, RING_SHARD => shard(), REASON => reason);
         Self {
             up: gauge!(SHARD_UP, RING_SHARD => shard()),
+            shown: Arc::new(Mutex::new(true)),
             connects: counter!(SHARD_CONNECTS, RING_SHARD => shard()),
             unreadable: counter!(INBOX_UNREADABLE, RING_SHARD => shard()),
             foreign: counter!(FOREIGN_VALUES, REASON => "type"),
@@ -43,7 +48,21 @@ impl Meters {
     }
 
     /// Notes whether the ring shard can be reached.
-    pub(super) fn up(&self, up: bool) {
-        self.up.set(if up { 1.0 } else { 0.0 });
+    pub(super) fn up(&self, up: impl FnOnce() -> bool) {
+        let shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
+        self.set(*shown, up);
+    }
+
+    /// Takes the gauge, or leaves it to another handle of the ring shard.
+    pub(super) fn show(&self, shown: bool, up: impl FnOnce() -> bool) {
+        let mut known = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
+        *known = shown;
+        self.set(shown, up);
+    }
+
+    fn set(&self, shown: bool, up: impl FnOnce() -> bool) {
+        if shown {
+            self.up.set(if up() { 1.0 } else { 0.0 });
+        }
     }
 }

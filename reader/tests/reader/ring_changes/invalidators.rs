@@ -226,3 +226,25 @@ async fn an_invalidator_that_starts_anew_tells_the_earlier_owners_that_its_file_
     let error = Config::parse(&format!("{unordered}\n{REST}"), []).unwrap_err().to_string();
     assert!(error.contains("ring.earlier[0].epoch"), "{error}");
 }
+
+#[tokio::test]
+async fn an_invalidator_that_starts_anew_tells_a_shard_that_has_moved_at_its_former_address_too() {
+    let (a, b) = (Server::start().await, Server::start().await);
+    let old = on(&ring(1, &[("a", &a)])).build().await.unwrap();
+    let table = Table::new();
+    table.read_all(&old).await;
+    let moved = format!(
+        "{}\n[[ring.earlier]]\nepoch = 1\nshards = [{{ name = \"a\", address = \"{}\" }}]\n",
+        ring_text(2, &[("a", &b)]),
+        a.address()
+    );
+    let invalidator = Invalidator::start(&moved, REST).await;
+    let new = on(&ring(2, &[("a", &b)])).build().await.unwrap();
+    table.read_all(&new).await;
+    (0..KEYS).for_each(|row| table.write(row, 1));
+    let page: Vec<_> = (0..KEYS).map(record).collect();
+    assert_eq!(invalidator.pipeline.deliver(&page, Instant::now() + LONG).await.first_undelivered, None);
+    for cache in [&old, &new] {
+        assert_eq!(table.read_all(cache).await, vec![1; KEYS as usize]);
+    }
+}

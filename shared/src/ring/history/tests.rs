@@ -70,6 +70,23 @@ fn shards_that_have_left_are_still_addressed() {
 }
 
 #[test]
+fn a_shard_that_has_moved_is_listed_at_each_of_its_addresses() {
+    let at = |epoch, address: &str| {
+        let mut moved = membership(epoch, &["a", "b"]);
+        moved.shards[0].address = address.to_owned();
+        moved
+    };
+    let mut history = start(&["a", "b"]);
+    for (epoch, address) in [(2, "h:2"), (3, "a:6379"), (4, "h:4")] {
+        history = history.change(at(epoch, address), 0).unwrap().unwrap().history;
+    }
+    let addresses =
+        |now_ms| -> Vec<&str> { history.shards(now_ms).iter().map(|shard| shard.address.as_str()).collect() };
+    assert_eq!(addresses(999), ["h:4", "b:6379", "a:6379", "h:2"]);
+    assert_eq!(addresses(1_000), ["h:4", "b:6379"]);
+}
+
+#[test]
 fn a_change_needs_a_higher_epoch() {
     let history = changed(&start(&["a"]), 5, &["a", "b"], 0).history;
     let refused = |new| history.change(new, 1).map(|_| ()).unwrap_err();

@@ -318,8 +318,13 @@ impl Shared {
     fn note(&self, found: Result<bool, Failure>) -> bool {
         self.failed.send_modify(|failed| *failed = found.err().map(|failure| (failure.reason, failure.hopeless)));
         let ready = self.state().ready;
-        self.meters.up(ready);
+        self.meters.up(|| ready);
         ready
+    }
+
+    /// Takes the gauge of the ring shard's name, or leaves it to another handle.
+    pub(super) fn show(&self, shown: bool) {
+        self.meters.show(shown, || self.state().ready);
     }
 
     fn known(&self) -> MutexGuard<'_, HashMap<Address, Known>> {

@@ -32,23 +32,36 @@ impl Cluster {
         wanted: impl Fn(&[u8]) -> bool + Sync,
         pause: Duration,
     ) -> Result<u64, ShardError> {
-        let mut unlinked = 0;
+        let wanted = &wanted;
+        let unlink =
+            |names: Vec<Vec<u8>>| async move { self.unlink_each(names.iter().filter(|name| wanted(name))).await };
+        self.each_page(pattern, pause, unlink).await
+    }
+
+    /// Does something about each page of the names that match, on every master; returns the sum of what that returns.
+    pub(in crate::valkey) async fn each_page<F: Future<Output = Result<u64, ShardError>>>(
+        &self,
+        pattern: &str,
+        pause: Duration,
+        page: impl Fn(Vec<Vec<u8>>) -> F,
+    ) -> Result<u64, ShardError> {
+        let mut sum = 0;
         let mut passes = Passes::begin(self).await?;
         while !passes.over {
             let map = self.shared().map().clone();
-            let wanted = &wanted;
+            let page = &page;
             let walks = map.nodes.iter().map(|node| async move {
                 let mut walk = Walk::new(&node.links, pattern, pause)?;
-                let mut unlinked = 0;
+                let mut sum = 0;
                 while let Some(names) = walk.next().await? {
-                    unlinked += self.unlink_each(names.iter().filter(|name| wanted(name))).await?;
+                    sum += page(names).await?;
                 }
-                Ok(unlinked)
+                Ok(sum)
             });
-            unlinked += try_join_all(walks).await?.into_iter().sum::<u64>();
+            sum += try_join_all(walks).await?.into_iter().sum::<u64>();
             passes.end(self, &map).await?;
         }
-        Ok(unlinked)
+        Ok(sum)
     }
 
     /// The names that match, on every master.
