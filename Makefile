@@ -57,7 +57,7 @@ fuzz: valkey ## The protocol's interleaving fuzzer, 1,000,000 schedules. SCHEDUL
 	RINGTIDE_FUZZ_SCHEDULES=$${SCHEDULES:-1000000} RINGTIDE_FUZZ_SEED=$${SEED:-20260101} $(CARGO) test --release -p ringtide-tests --test interleavings -- --nocapture
 
 fuzz-reader: ## Random schedules of the read-side crate itself, 100,000 of each setting. SCHEDULES=… SEED=…
-	RINGTIDE_READER_SCHEDULES=$${SCHEDULES:-100000} RINGTIDE_READER_SEED=$${SEED:-1} $(CARGO) test --release -p ringtide --all-features --test schedules -- --nocapture
+	RINGTIDE_READER_SCHEDULES=$${SCHEDULES:-100000} RINGTIDE_READER_SEED=$${SEED:-1} $(CARGO) test --release -p ringtide --features memory --test schedules -- --nocapture
 
 fuzz-entries: ## The reader on whatever may lie under a key, 10,000,000 entries. ENTRIES=… SEED=…
 	RINGTIDE_FUZZ_ENTRIES=$${ENTRIES:-10000000} RINGTIDE_FUZZ_SEED=$${SEED:-1} $(CARGO) test --release -p ringtide --all-features --lib entry_tests -- --nocapture

@@ -28,7 +28,7 @@ use crate::lookup::{Found, Miss, Missed, limit_of};
 use crate::observe::Watcher;
 use crate::options::ReadOptions;
 use crate::retry::Retries;
-use crate::shard::ReadShard;
+use crate::shard::{ReadShard, RingShard};
 use crate::space::{Space, SpaceState};
 use crate::topology::{Changes, Topology};
 
@@ -160,6 +160,19 @@ impl Cache {
                 known: self.inner.spaces.keys().map(String::as_str).collect::<Vec<_>>().join(", "),
             }),
         }
+    }
+
+    /// The ring's shards now, and how they stand as this process sees it: for pages of status and readiness. One that is not in
+    /// use fails no read.
+    #[must_use]
+    pub fn shards(&self) -> Vec<RingShard> {
+        let topology = self.inner.topology.load();
+        let told = |shard: &Arc<ReadShard>| RingShard {
+            name: shard.place.name.clone(),
+            address: shard.place.address.clone(),
+            state: shard.state(),
+        };
+        topology.shards().iter().map(told).collect()
     }
 
     /// Ends the loads under way, gives their leases back and waits until that is done; reads that wait for them end

@@ -101,6 +101,16 @@ impl Circuits {
         common.show(|_| common.shown.store(shown, Ordering::Relaxed));
     }
 
+    /// Whether it, or in a cluster any master, is left alone or being tried again.
+    pub(crate) fn any_open(&self) -> bool {
+        let common = match self {
+            Self::One(circuit) => &circuit.common,
+            Self::Masters(masters) => masters.common(),
+        };
+        let [_, probing, open] = *common.states.lock().unwrap_or_else(PoisonError::into_inner);
+        probing + open > 0
+    }
+
     /// Notes that the ring shard could not be connected. Which master of a cluster that is about is told by calls.
     pub(crate) fn unready(&self, error: &ShardError) {
         match self {

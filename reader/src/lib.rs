@@ -87,6 +87,7 @@ pub use key::{IntoKey, IntoKeyParts, SpaceKey};
 pub use loader::{Consistency, IntoLoaded, Loaded};
 pub use observe::{CacheStatus, LoadEnd, Observer, Read, ReadEnd};
 pub use options::ReadOptions;
+pub use shard::{RingShard, ShardState};
 pub use space::{Space, SpaceSettings};
 pub use stamp::VersionClock;
 #[cfg(feature = "dynamodb")]

@@ -29,6 +29,31 @@ pub(crate) struct Place {
     pub(crate) address: String,
 }
 
+/// A ring shard as this process sees it; see [`crate::Cache::shards`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RingShard {
+    /// Its name, by which keys are placed.
+    pub name: ShardName,
+    /// Where it is reached.
+    pub address: String,
+    /// How it stands.
+    pub state: ShardState,
+}
+
+/// How a ring shard stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ShardState {
+    /// Its keys are read from it.
+    InUse,
+    /// It has failed in a row, or in a cluster one of its masters has: their keys are loaded past it until it is found to answer
+    /// again.
+    LeftAlone,
+    /// It has joined the ring and is not flushed yet: its keys are loaded past it until it is.
+    Joining,
+}
+
 pub(crate) struct ReadShard {
     pub(crate) place: Place,
     /// Past the breaker: for what has pauses of its own.
@@ -154,6 +179,17 @@ impl ReadShard {
     /// Reads from it from now on.
     pub(crate) fn admit_reads(&self) {
         self.held_back.store(false, Ordering::Release);
+    }
+
+    /// How it stands, as this process sees it.
+    pub(crate) fn state(&self) -> ShardState {
+        if self.usable().is_err() {
+            ShardState::Joining
+        } else if self.circuits.any_open() {
+            ShardState::LeftAlone
+        } else {
+            ShardState::InUse
+        }
     }
 
     /// Whether it may be read from.

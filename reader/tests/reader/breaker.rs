@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::time::{Duration, Instant};
 
-use ringtide::{Cache, CacheBuilder, Error, LocalTier, SpaceSettings, config};
+use ringtide::{Cache, CacheBuilder, Error, LocalTier, ShardState, SpaceSettings, config};
 use ringtide_servers::Proxy;
 
 use super::support::{Counters, LONG, Origin, Server, builder, until};
@@ -59,8 +59,12 @@ async fn nobody_waits_for_a_frozen_shard_once_it_has_failed_in_a_row_and_it_is_u
     }
     assert!(reads > 20, "{reads} reads");
     assert_eq!(counters.sum("ringtide_reader_breaker_opened_total", "a"), 1);
+    let [shard] = &cache.shards()[..] else { panic!("there is one") };
+    let told = (shard.name.to_string(), shard.address.clone(), shard.state);
+    assert_eq!(told, ("a".to_owned(), server.address(), ShardState::LeftAlone));
     server.thaw();
     cached_again(&cache, &origin).await;
+    until("its return", async || cache.shards()[0].state == ShardState::InUse).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

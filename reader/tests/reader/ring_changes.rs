@@ -13,7 +13,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use ringtide::{
     Cache, CacheBuilder, CacheKey, ChangeError, Config, Membership, Placement, RingChange, RingChangeError, ShardName,
-    ShardSpec, SpaceSettings, Version, config,
+    ShardSpec, ShardState, SpaceSettings, Version, config,
 };
 use ringtide_core::pipeline::{Limits, Pipeline, RingShard};
 use ringtide_core::record::{RawRecord, record_from_json};
@@ -235,6 +235,8 @@ async fn the_keys_of_a_shard_that_cannot_be_flushed_are_loaded_past_it() {
     b.freeze();
     let changed = cache.change_ring(ring(2, &[("a", &a), ("b", &b)])).await.unwrap();
     assert_eq!(changed, RingChange::Changed { unflushed: vec!["b".into()] });
+    let state = |of: usize| cache.shards()[of].state;
+    assert_eq!((state(0), state(1)), (ShardState::InUse, ShardState::Joining));
     assert_eq!(table.read_all(&cache).await, vec![1; KEYS as usize]);
     b.thaw();
     assert_eq!(table.read_all(&cache).await, vec![1; KEYS as usize], "right from its return on");
@@ -244,6 +246,8 @@ async fn the_keys_of_a_shard_that_cannot_be_flushed_are_loaded_past_it() {
         table.loads() == loads
     })
     .await;
+    // Until then copies in memory may have answered.
+    until("its flush", async || state(1) == ShardState::InUse).await;
 }
 
 #[tokio::test]
