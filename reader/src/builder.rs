@@ -350,6 +350,12 @@ impl CacheBuilder {
                 "`reader.soft_timeout` changes nothing, because no key space keeps values; set `stale_if_error`"
             );
         }
+        if spaces.contains_key(RAW) {
+            tracing::warn!(
+                space = RAW,
+                "keys that are given as they are go by this name in metrics, spans and hooks, too; rename the key space"
+            );
+        }
         let in_memory = |space: &KeySpace| matches!(space.local, LocalTier::Bounded(_) | LocalTier::Tracked(_));
         if self.reader.local_capacity == 0 && any(in_memory) {
             tracing::warn!(
@@ -382,10 +388,6 @@ impl CacheBuilder {
             if let Some(space) = settings.validate(found) {
                 spaces.insert(settings.name().to_owned(), space);
             }
-        }
-        if spaces.contains_key(RAW) {
-            let problem = "keys that are given as they are go by this name";
-            found.push(Violation::new(format!("spaces.{RAW}"), problem, "give the key space another name"));
         }
         found.extend(spaces.values().flat_map(|space| codec::violations(space)));
         spaces.into_iter().enumerate().map(|(place, (name, space))| (name, SpaceState::new(space, place))).collect()

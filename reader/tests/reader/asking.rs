@@ -9,8 +9,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use ringtide::{
-    BatchLoader, Cache, CacheKey, CacheStatus, ConfigError, Consistency, Error, Loaded, LocalTier, MemoryServer,
-    ReadOptions, Space, SpaceSettings,
+    BatchLoader, Cache, CacheKey, CacheStatus, Consistency, Error, Loaded, LocalTier, MemoryServer, ReadOptions, Space,
+    SpaceSettings,
 };
 
 use super::support::{Counters, LONG};
@@ -86,10 +86,6 @@ async fn keys_that_are_given_as_they_are_have_what_key_spaces_have() {
     stage.cache.settled().await;
     assert_eq!(pages.peek("page:home").await.unwrap().unwrap().value, Some("new".to_owned()));
     assert_eq!(stage.cache.invalidate("page:home").await.unwrap().applied.dropped, 1);
-
-    let named = Cache::builder().in_memory().space(SpaceSettings::new("raw", "raw:{pk}")).build().await;
-    let Err(ConfigError::Invalid { violations, .. }) = named else { panic!("two things have one name") };
-    assert_eq!(violations[0].place, "spaces.raw");
 }
 
 #[tokio::test]
