@@ -53,6 +53,11 @@ impl Plan {
         }
     }
 
+    /// Whether the versions that are served for a key never go back.
+    fn compares_versions(&self) -> bool {
+        matches!(self.space.settings.mode, Mode::Versioned { .. })
+    }
+
     /// Whether a load is the newest that its loader has to give, as fresh reads want it.
     fn newest_by(&self, consistency: Consistency) -> bool {
         self.loads_are_strong() || !self.loader.told || consistency == Consistency::Strong
@@ -261,7 +266,10 @@ async fn load_and_fill(inner: &Inner, plan: &Plan, flight: &Flight, held: Held<'
         // The fill costs this process's readers nothing; it is on its way before a herd of them takes the processors.
         let mut filling = pin!(fill(inner, plan, &mut lease, &load, (entry.clone(), life.ttl), proven));
         let filled = futures_util::poll!(&mut filling);
-        if !lags {
+        // Where versions are compared, a value whose lease is gone is nobody's answer either: another load, which began before
+        // it and returns after it, may hold a lease by now and store what is older.
+        let at_once = !lags && !plan.compares_versions();
+        if at_once {
             flight.early(began, answer(newest));
         }
         let filled = match filled {
@@ -271,7 +279,7 @@ async fn load_and_fill(inner: &Inner, plan: &Plan, flight: &Flight, held: Held<'
         match filled {
             Ok(FillReply::Stored) => {
                 // Where it lagged, the floor is gone since.
-                if lags {
+                if !at_once {
                     flight.early(began, answer(newest));
                 }
                 return flight.settle(answer(false));
@@ -282,8 +290,15 @@ async fn load_and_fill(inner: &Inner, plan: &Plan, flight: &Flight, held: Held<'
                 proven = if plan.loader.told { floor } else { proven_by_load(floor) };
             }
             Ok(FillReply::Below { .. } | FillReply::Void | FillReply::Older) => return flight.settle(Outcome::Retry),
-            Err(error) if latest > Some(began) => return past_the_shard(inner, plan, flight, &error).await,
-            Err(_) => return flight.settle(Outcome::Retry),
+            Err(error) => {
+                if !lags {
+                    flight.early(began, answer(newest));
+                }
+                if latest > Some(began) {
+                    return past_the_shard(inner, plan, flight, &error).await;
+                }
+                return flight.settle(Outcome::Retry);
+            }
         }
     }
 }
