@@ -153,6 +153,7 @@ impl Process {
             self.truth.change(key, |key| key.taken += 1);
             let invalidated = within(self.items.invalidate(key)).await?.map_err(|error| error.to_string())?;
             self.truth.change(key, |key| {
+                key.took(&invalidated.applied);
                 key.own = key.own.max(value);
                 if invalidated.is_done() {
                     key.delivered = key.delivered.max(value);

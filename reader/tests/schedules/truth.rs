@@ -3,6 +3,8 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use ringtide::Applied;
+
 pub(crate) const KEYS: u64 = 3;
 
 /// A key's value, which only rises, and what became of its changes.
@@ -16,6 +18,13 @@ pub(crate) struct Key {
     pub(crate) loads: u64,
     /// How often its entry or lease was taken away, or passed by.
     pub(crate) taken: u64,
+}
+
+impl Key {
+    /// Takes in what an invalidation did, which was counted once: it may have taken an entry away and the lease of a fresh read.
+    pub(crate) fn took(&mut self, applied: &Applied) {
+        self.taken += (applied.dropped + applied.voided).saturating_sub(1);
+    }
 }
 
 #[derive(Clone, Default)]
