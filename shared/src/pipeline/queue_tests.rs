@@ -1,6 +1,6 @@
 //! What no server shows at will, on a scripted ring shard and paused time.
 
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -29,6 +29,9 @@ struct Scripted {
     flushed: Mutex<Vec<String>>,
     under_way: AtomicUsize,
     most_under_way: AtomicUsize,
+    /// Connections made so far, and how many more are made while batches are carried out.
+    connects: AtomicU64,
+    reconnects: AtomicU64,
 }
 
 impl Scripted {
@@ -48,6 +51,7 @@ impl RingShard for Scripted {
             self.most_under_way.fetch_max(under_way, Ordering::SeqCst);
             tokio::time::sleep(Duration::from_millis(1)).await;
             self.under_way.fetch_sub(1, Ordering::SeqCst);
+            self.connects.fetch_add(self.reconnects.swap(0, Ordering::SeqCst), Ordering::SeqCst);
             assert!(!self.panics.load(Ordering::SeqCst), "planted");
             if self.down.load(Ordering::SeqCst) {
                 return Err(self.error());
@@ -79,6 +83,10 @@ impl RingShard for Scripted {
 
     fn reachable(&self, within: Duration) -> BoxFuture<'_, ()> {
         Box::pin(tokio::time::sleep(within))
+    }
+
+    fn connects(&self) -> u64 {
+        self.connects.load(Ordering::SeqCst)
     }
 
     fn replicated(&self, _: u32, within: Duration) -> BoxFuture<'_, Result<(), ShardError>> {
@@ -148,6 +156,17 @@ impl Running {
         self.stop.cancel();
         self.task.await.unwrap();
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_answered_while_a_connection_was_made_is_sent_again_to_whoever_is_behind_it() {
+    let running = run(100, false);
+    running.shard.reconnects.store(1, Ordering::SeqCst);
+    running.push(drops(&["p:1"])).await.unwrap();
+    assert_eq!(running.shard.applied(), ["p:1", "p:1"], "by the second answer, after a look");
+    running.push(drops(&["p:2"])).await.unwrap();
+    assert_eq!(running.shard.applied(), ["p:1", "p:1", "p:2"]);
+    running.end().await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -222,6 +222,8 @@ async fn keep(dialer: Arc<Dialer>, slot: Arc<Slot>) {
                     lost: lost.clone(),
                     meters: dialer.meters.clone(),
                 });
+                // First, so that nobody sends anything over a connection that is not counted yet.
+                dialer.status.send_modify(|status| status.made += 1);
                 slot.0.store(Some(live.clone()));
                 if let Some(tracking) = &dialer.tracking {
                     tracking.came.notify_one();
@@ -230,7 +232,6 @@ async fn keep(dialer: Arc<Dialer>, slot: Arc<Slot>) {
                 dialer.meters.connects.increment(1);
                 dialer.note(|status| {
                     status.up += 1;
-                    status.made += 1;
                     status.hopeless = false;
                 });
 

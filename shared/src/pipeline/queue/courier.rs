@@ -14,6 +14,7 @@ use super::state::{Flush, Item};
 use crate::metrics as names;
 use crate::pipeline::backoff::ShardBackoff;
 use crate::pipeline::shard::RingShard;
+use crate::ring::ShardName;
 use crate::valkey::{Applied, Servers, ShardError};
 
 /// Batches under way at once: more would hold up the shard's readers.
@@ -135,9 +136,12 @@ impl<'a> Courier<'a> {
         while self.has_room() && !self.queue.is_held() && !self.is_look_due() {
             let Some(item) = self.queue.take(self.is_idle()) else { break };
             self.alone = item.is_refresh();
-            let shard = self.shard;
+            let (shard, name, connects) = (self.shard, &self.queue.name, self.sight.connects);
             self.under_way.push(Box::pin(async move {
                 let result = shard.apply(&item.commands, item.deadline_ms).await;
+                // Whoever has answered over a connection that was made meanwhile is not known yet.
+                let known = || shard.connects() == connects;
+                let result = result.and_then(|applied| if known() { Ok(applied) } else { Err(anew(name)) });
                 (item, result)
             }));
         }
@@ -274,6 +278,11 @@ impl<'a> Courier<'a> {
         }
         true
     }
+}
+
+/// Why a batch counts as not carried out that another server than the known one may have answered.
+fn anew(name: &ShardName) -> ShardError {
+    ShardError::Unavailable { shard: name.clone(), reason: "a connection was made anew meanwhile".into() }
 }
 
 async fn flush_all(queue: &Queue, shard: &dyn RingShard, flush: &Flush) -> Result<u64, ShardError> {
