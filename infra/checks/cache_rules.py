@@ -6,7 +6,9 @@ from facts import permissions, script_commands
 from stack import text_of
 
 SCRIPTS = {
-    "ReaderUser": ("lease", "extend", "fill", "release", "lock"),
+    # The last five drop what applications invalidate themselves, and entries that cannot be read.
+    "ReaderUser": (
+        "lease", "extend", "fill", "release", "lock", "invalidate", "invalidate_loop", "invalidate_set", "void", "drop"),
     # The last three are called by probes and by `ringtide warm`.
     "InvalidatorUser": (
         "invalidate", "invalidate_loop", "invalidate_set", "refresh", "void", "drop", "lock", "lease", "fill", "release"),
@@ -14,13 +16,13 @@ SCRIPTS = {
 # What a script calls for readers only: nobody else has an inbox to append to a lock.
 NOT_CALLED = {"ReaderUser": set(), "InvalidatorUser": {"append"}}
 COMMANDS = {"get", "mget", "evalsha", "eval", "script|load", "publish", "ping"}
-# An inbox and key spaces that are tracked; walking over the names and seeing fail-overs.
-OWN_COMMANDS = {"ReaderUser": {"subscribe", "client|tracking"}, "InvalidatorUser": {"scan", "info"}}
+# An inbox, key spaces that are tracked, and flushing ring shards that join; walking over the names and seeing fail-overs.
+OWN_COMMANDS = {"ReaderUser": {"subscribe", "client|tracking", "scan"}, "InvalidatorUser": {"scan", "info"}}
 # Where a ring shard is one server: waiting for replicas.
 RING_COMMANDS = {"ReaderUser": set(), "InvalidatorUser": {"wait"}}
 # Where it is a cluster: finding its nodes, following a slot that moves, and walking over all of them.
 CLUSTER_COMMANDS = {
-    "ReaderUser": {"cluster|slots", "asking"},
+    "ReaderUser": {"cluster|slots", "asking", "cluster|nodes"},
     "InvalidatorUser": {"cluster|slots", "asking", "cluster|nodes"},
 }
 

@@ -102,6 +102,10 @@ class AccessStrings(unittest.TestCase):
             ("SCRIPT", "LOAD", "return 1"),
             ("PUBLISH", "ringtide:inbox:1", "x"),
             ("PTTL", "lock:{product:1}"),
+            ("EXISTS", "product:1", "lock:{product:1}"),
+            ("GETRANGE", "product:1", "0", "3"),
+            ("SETRANGE", "product:1", "0", "x"),
+            ("SCAN", "0"),
             ("PING",),
             ("HELLO", "3"),
         ]
@@ -113,7 +117,7 @@ class AccessStrings(unittest.TestCase):
                 self.assertNotEqual(self.ask("ACL", "DRYRUN", name, *command), "OK", command)
         reader = [("SUBSCRIBE", "ringtide:inbox:1"), ("CLIENT", "TRACKING", "ON"), ("APPEND", "lock:{product:1}", "x")]
         invalidator = [
-            ("SCAN", "0"),
+            ("TIME",),
             ("INFO", "server", "replication"),
             ("WAIT", "1", "100"),
             ("PUBLISH", "ringtide:inbox:replicas", ""),

@@ -26,7 +26,7 @@
 //! An ACL user of readers and invalidators needs `get`, `mget`, `set`, `getrange`, `setrange`, `strlen`, `append`,
 //! `exists`, `unlink`, `pexpire`, `pttl`, `time`, `evalsha`, `eval`, `script|load`, `publish` and `subscribe` for the
 //! readers' inboxes, and `ping`; `wait` where invalidators wait for replicas; `client|tracking` where a reader keeps a key space `tracked`; `info` for
-//! invalidators, which look for fail-overs by it; `scan` and `dbsize` for flushes and audits. In a cluster `cluster|slots` and `asking` besides, and `cluster|nodes` for flushes.
+//! invalidators, which look for fail-overs by it; `scan` for flushes, of readers too where a ring shard joins, and with `dbsize` for audits. In a cluster `cluster|slots` and `asking` besides, and `cluster|nodes` for flushes.
 //!
 //! # Time-outs
 //! A command that timed out may be carried out later. Invalidations, refreshes, fills and releases may be carried out

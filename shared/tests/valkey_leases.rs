@@ -250,3 +250,35 @@ async fn keys_with_a_hash_tag_and_bytes_above_ascii_lock_and_wake() {
         assert_eq!(notice(&mut mine).await.key(), &key(name));
     }
 }
+
+#[tokio::test]
+async fn a_lease_from_before_a_purge_stores_nothing_that_outlives_it() {
+    let server = Server::start();
+    let (shard, mut raw) = (server.shard().await, server.raw().await);
+    let mut fillers = redis::cmd("MSET");
+    (0..2000).for_each(|n| {
+        fillers.arg(format!("theirs:{n}")).arg("RT");
+    });
+    fillers.exec_async(&mut raw).await.unwrap();
+    // A lock's name is longer than its key.
+    let names: Vec<String> = (0..100).map(|n| n.to_string()).chain([format!("long:{}", "x".repeat(8185))]).collect();
+    let mut held = Vec::new();
+    for name in &names {
+        let token = Token::random();
+        shard.lease(&key(name), &request(token)).await.unwrap();
+        held.push((name, token));
+    }
+    let fills = async {
+        // As many pages of names later: some names are seen by then, and some are not.
+        tokio::time::sleep(Duration::from_millis(70)).await;
+        for (name, token) in held {
+            shard.fill(&key(name), &fill_of(token, value("old"))).await.unwrap();
+        }
+    };
+    let (purged, ()) = tokio::join!(shard.purge(Duration::from_millis(20)), fills);
+    purged.unwrap();
+    for name in &names {
+        assert_eq!(shard.get(&key(name)).await.unwrap(), None, "{}", &name[..name.len().min(9)]);
+    }
+    assert_eq!(shard.dbsize().await.unwrap(), 2000);
+}

@@ -209,11 +209,20 @@ impl KeySpace {
         self.keeps_stale() || !self.stale_while_revalidate.is_zero()
     }
 
-    /// The longest that an entry can live.
+    /// The longest that an entry can live, whatever is chosen for it.
     #[must_use]
     pub fn longest_life(&self) -> Duration {
-        let kept = self.stale_while_revalidate.max(self.stale_if_error);
-        self.ttl.saturating_add(kept).max(self.negative_ttl)
+        self.longest_fresh().saturating_add(self.kept_stale())
+    }
+
+    /// The longest time to live that can be chosen.
+    fn longest_fresh(&self) -> Duration {
+        self.ttl.max(self.negative_ttl)
+    }
+
+    /// How long a value is kept after its time to live.
+    fn kept_stale(&self) -> Duration {
+        self.stale_while_revalidate.max(self.stale_if_error)
     }
 
     /// How long an entry lives that is written at `now_ms` (unix ms): the key space's time to live, or what was chosen for
@@ -223,7 +232,7 @@ impl KeySpace {
     /// ring changes.
     #[must_use]
     pub fn lifetime(&self, chosen: Chosen, negative: bool, now_ms: u64, random: f64) -> Lifetime {
-        let longest = self.ttl.max(self.negative_ttl).min(CENTURY);
+        let longest = self.longest_fresh().min(CENTURY);
         let jittered = || {
             let ttl = chosen.ttl.unwrap_or(if negative { self.negative_ttl } else { self.ttl }).min(longest);
             let jitter = chosen.jitter.unwrap_or(self.ttl_jitter);
@@ -233,7 +242,7 @@ impl KeySpace {
         let fresh = chosen.exactly.unwrap_or_else(jittered).min(longest).max(Duration::from_millis(1));
         let fresh_ms = u64::try_from(fresh.as_millis()).unwrap_or(u64::MAX);
         // "Does not exist" costs little to ask for again, and is never served past its time.
-        let kept = if negative { Duration::ZERO } else { self.stale_while_revalidate.max(self.stale_if_error) };
+        let kept = if negative { Duration::ZERO } else { self.kept_stale() };
         Lifetime { ttl: fresh.saturating_add(kept), soft_expiry_ms: now_ms.saturating_add(fresh_ms) }
     }
 }
@@ -241,6 +250,28 @@ impl KeySpace {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn nothing_lives_longer_than_the_longest_life() {
+        let minutes = |n: u64| Duration::from_secs(60 * n);
+        for (ttl, negative_ttl) in [(1, 60), (60, 1)] {
+            let space = KeySpace {
+                ttl: minutes(ttl),
+                negative_ttl: minutes(negative_ttl),
+                stale_while_revalidate: minutes(90),
+                ..KeySpace::new("product", Template::parse("product:{pk}").unwrap())
+            };
+            for chosen in [None, Some(minutes(7)), Some(minutes(1000))] {
+                for exactly in [None, Some(minutes(60)), Some(Duration::MAX)] {
+                    let chosen = Chosen { ttl: chosen, exactly, ..Chosen::default() };
+                    for negative in [false, true] {
+                        let life = space.lifetime(chosen, negative, 0, 0.0).ttl;
+                        assert!(life <= space.longest_life(), "{chosen:?} lives for {life:?}");
+                    }
+                }
+            }
+        }
+    }
 
     #[test]
     fn jitter_only_shortens_and_never_to_nothing() {

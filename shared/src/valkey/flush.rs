@@ -13,7 +13,7 @@ use super::{Reach, Shard, ShardError};
 const PAGE: usize = 250;
 
 /// What every lock's name begins with.
-const LOCKS: &str = "lock:";
+pub(super) const LOCKS: &str = "lock:";
 
 /// What is done about the names that a walk finds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,19 +96,7 @@ impl Shard {
         let mut unlinked = 0;
         let mut walk = Walk::new(links, pattern, pause)?;
         while let Some(names) = walk.next().await? {
-            let mut unlink = redis::cmd("UNLINK");
-            let mut any = false;
-            for name in names.iter().filter(|name| wanted(name)) {
-                unlink.arg(&name[..]);
-                any = true;
-            }
-            if any {
-                match links.send_by(&walk.live, &unlink).await? {
-                    Value::Int(count) => unlinked += u64::try_from(count).unwrap_or_default(),
-                    Value::ServerError(error) => return Err(links.rejected(&error)),
-                    _ => return Err(ShardError::unexpected(self.name(), "UNLINK")),
-                }
-            }
+            unlinked += walk.unlink(names.iter().filter(|name| wanted(name))).await?;
         }
         Ok(unlinked)
     }
@@ -238,6 +226,24 @@ impl<'a> Walk<'a> {
         let (cursor, names) = page.ok_or_else(|| ShardError::unexpected(self.links.name(), "SCAN"))?;
         self.cursor = Some(cursor);
         Ok(Some(names))
+    }
+
+    /// Unlinks names of the page; returns how many there were.
+    pub(super) async fn unlink(&self, names: impl IntoIterator<Item = &Vec<u8>>) -> Result<u64, ShardError> {
+        let mut unlink = redis::cmd("UNLINK");
+        let mut any = false;
+        for name in names {
+            unlink.arg(&name[..]);
+            any = true;
+        }
+        if !any {
+            return Ok(0);
+        }
+        match self.links.send_by(&self.live, &unlink).await? {
+            Value::Int(count) => Ok(u64::try_from(count).unwrap_or_default()),
+            Value::ServerError(error) => Err(self.links.rejected(&error)),
+            _ => Err(ShardError::unexpected(self.links.name(), "UNLINK")),
+        }
     }
 }
 

@@ -127,6 +127,16 @@ impl Links {
     /// Sends a pipeline; servers' errors are among the answers.
     pub(super) async fn send_all(&self, pipeline: &redis::Pipeline, len: usize) -> Result<Vec<Value>, ShardError> {
         let live = self.live()?;
+        self.send_all_by(&live, pipeline, len).await
+    }
+
+    /// Sends a pipeline over a given connection.
+    pub(super) async fn send_all_by(
+        &self,
+        live: &Live,
+        pipeline: &redis::Pipeline,
+        len: usize,
+    ) -> Result<Vec<Value>, ShardError> {
         let mut connection = live.connection.clone();
         let answer = connection.send_packed_commands(pipeline, 0, len).await;
         live.settle(self.name(), answer)

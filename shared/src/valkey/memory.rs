@@ -197,6 +197,18 @@ impl MemoryServer {
         })
     }
 
+    /// Unlinks what begins with `magic`.
+    pub(super) fn purge(&self, magic: &[u8]) -> Result<u64, ShardError> {
+        self.with(|store| {
+            let names = store.names(|_| true);
+            let ours: Vec<_> = names
+                .into_iter()
+                .filter(|name| store.get(name).is_some_and(|value| value.starts_with(magic)))
+                .collect();
+            ours.iter().filter(|name| store.unlink(name)).count() as u64
+        })
+    }
+
     /// Answers what is asked about the server itself, as far as anybody asks.
     pub(super) fn ask(&self, command: &Cmd) -> Result<Value, ShardError> {
         let name = command.args_iter().find_map(word).unwrap_or_default();

@@ -85,7 +85,11 @@ impl Cluster {
         Ok(found)
     }
 
-    async fn unlink_each(&self, names: impl Iterator<Item = &Vec<u8>>) -> Result<u64, ShardError> {
+    /// Unlinks names wherever they are; returns how many there were.
+    pub(in crate::valkey) async fn unlink_each(
+        &self,
+        names: impl Iterator<Item = &Vec<u8>>,
+    ) -> Result<u64, ShardError> {
         let call = |name: &Vec<u8>| {
             let mut unlink = redis::cmd("UNLINK");
             unlink.arg(&name[..]);
