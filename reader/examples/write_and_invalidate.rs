@@ -8,15 +8,15 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use ringtide::{BoxError, Cache, Error, Loaded, Mode, Space, SpaceSettings, Version, VersionClock};
+use ringtide::{BoxError, Cache, Error, Loaded, Mode, Space, SpaceSettings, Stamp, Version, VersionClock};
 use serde::{Deserialize, Serialize};
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct Product {
     name: String,
     cents: u64,
-    /// The version attribute: a number that only rises.
-    version: u128,
+    /// The version attribute: a number that only rises, with more digits than other fields take from an item.
+    version: Stamp,
 }
 
 /// Stands for the table. `VersionClock::stamp_item` (feature `dynamodb`) makes a real item's version and the condition of
@@ -33,7 +33,7 @@ impl Table {
     }
 
     /// Writes an item where the table holds no version as new; else tells which one it holds.
-    async fn put(&self, pk: u64, product: Product) -> Result<(), u128> {
+    async fn put(&self, pk: u64, product: Product) -> Result<(), Stamp> {
         let mut items = self.items.lock().unwrap_or_else(PoisonError::into_inner);
         match items.get(&pk) {
             Some(held) if held.version >= product.version => Err(held.version),
@@ -58,7 +58,7 @@ impl Products {
             let table = table.clone();
             async move {
                 let product = table.get(pk).await?;
-                let version = product.as_ref().map_or(Version::NONE, |product| Version::from_number(product.version));
+                let version = product.as_ref().map_or(Version::NONE, |product| Version::from_number(product.version.0));
                 Ok::<_, std::io::Error>(Loaded::new(product).version(version))
             }
         };
@@ -67,14 +67,14 @@ impl Products {
 
     async fn put(&self, pk: u64, name: &str, cents: u64) -> Result<(), Error> {
         let version = loop {
-            let version = self.clock.now();
+            let version = Stamp(self.clock.now());
             match self.table.put(pk, Product { name: name.to_owned(), cents, version }).await {
                 Ok(()) => break version,
                 // Somebody else was faster, or their clock is ahead: a real service decides again on what it reads.
-                Err(held) => self.clock.observe(held),
+                Err(held) => self.clock.observe(held.0),
             }
         };
-        let invalidated = self.space.invalidate_version(pk, version).await?;
+        let invalidated = self.space.invalidate_version(pk, version.0).await?;
         println!("  invalidated: {:?}, to be sent again: {}", invalidated.applied, invalidated.queued);
         Ok(())
     }

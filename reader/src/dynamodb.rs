@@ -3,6 +3,8 @@
 mod batch;
 
 use std::collections::HashMap;
+use std::error::Error;
+use std::fmt;
 use std::sync::Arc;
 
 use aws_sdk_dynamodb::Client;
@@ -42,7 +44,7 @@ pub struct ItemLoader {
 #[non_exhaustive]
 pub enum ItemError {
     /// DynamoDB did not answer with an item.
-    #[error("GetItem on table {table} failed: {source}", source = aws_sdk_dynamodb::error::DisplayErrorContext(source.as_ref()))]
+    #[error("GetItem on table {table} failed: {source}", source = InWords(source.as_ref()))]
     GetItem {
         /// The table.
         table: String,
@@ -50,7 +52,7 @@ pub enum ItemError {
         source: Box<SdkError<GetItemError>>,
     },
     /// DynamoDB did not answer a call for several items.
-    #[error("BatchGetItem on table {table} failed: {source}", source = aws_sdk_dynamodb::error::DisplayErrorContext(source.as_ref()))]
+    #[error("BatchGetItem on table {table} failed: {source}", source = InWords(source.as_ref()))]
     BatchGetItem {
         /// The table.
         table: String,
@@ -85,7 +87,7 @@ pub enum ItemError {
         /// Why.
         source: serde_dynamo::Error,
     },
-    /// The version attribute holds no whole number from 0 to 38 digits.
+    /// The version attribute holds no whole number of at most 38 digits.
     #[error(
         "an item of table {table} has no usable version in {attribute:?}; it has to be a whole number, not negative"
     )]
@@ -103,6 +105,19 @@ pub enum ItemError {
         /// The table.
         table: String,
     },
+}
+
+/// An error and its sources, each in its own words: what the SDK shows of its errors besides are whole answers.
+struct InWords<'a>(&'a (dyn Error + 'static));
+
+impl fmt::Display for InWords<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut words: Vec<String> =
+            std::iter::successors(Some(self.0), |&error| error.source()).map(ToString::to_string).collect();
+        // An error of one kind of many says what the kind says.
+        words.dedup();
+        f.write_str(&words.join(": "))
+    }
 }
 
 /// The value of a key attribute.
@@ -134,7 +149,8 @@ impl ItemLoader {
         self
     }
 
-    /// Names the attribute that holds the item's version, for key spaces in versioned mode.
+    /// Names the attribute that holds the item's version, for key spaces in versioned mode. A field for it is of the type
+    /// [`Stamp`](crate::Stamp).
     pub fn version_attribute(mut self, attribute: impl Into<String>) -> Self {
         self.version_attribute = Some(attribute.into());
         self
@@ -163,10 +179,16 @@ impl ItemLoader {
     }
 
     fn read<T: DeserializeOwned>(&self, item: Option<HashMap<String, AttributeValue>>) -> Result<Loaded<T>, ItemError> {
-        let Some(item) = item else { return Ok(Loaded::new(None)) };
+        let Some(mut item) = item else { return Ok(Loaded::new(None)) };
         let version = self.version_attribute.as_ref().map(|attribute| {
             let number = item.get(attribute).and_then(|value| value.as_n().ok()).and_then(|digits| digits.parse().ok());
-            number.ok_or_else(|| ItemError::Version { table: self.table.clone(), attribute: attribute.clone() })
+            let number: u128 =
+                number.ok_or_else(|| ItemError::Version { table: self.table.clone(), attribute: attribute.clone() })?;
+            // Numbers with so many digits are not read whole from an item, into whichever type.
+            if u64::try_from(number).is_err() {
+                item.insert(attribute.clone(), AttributeValue::S(number.to_string()));
+            }
+            Ok(number)
         });
         let version: Option<u128> = version.transpose()?;
         let value =
@@ -285,5 +307,37 @@ mod tests {
         assert!(versioned.read::<Product>(None).unwrap().value.is_none());
         let error = versioned.read::<Product>(item(AttributeValue::N("-1".into()))).unwrap_err();
         assert!(matches!(error, ItemError::Version { .. }));
+    }
+
+    #[test]
+    fn a_stamp_is_read_whole_into_its_field() {
+        #[derive(serde::Serialize, serde::Deserialize)]
+        struct Product {
+            v: crate::Stamp,
+        }
+        let versioned = loader().version_attribute("v");
+        let stamp = crate::VersionClock::new().now();
+        for number in [7, stamp, 10_u128.pow(38) - 1] {
+            let loaded = versioned.read::<Product>(item(AttributeValue::N(number.to_string()))).unwrap();
+            assert_eq!(loaded.version, Version::from_number(number));
+            let product = loaded.value.unwrap();
+            assert_eq!(product.v.0, number);
+            // And written again, under a higher one.
+            let mut item = serde_dynamo::to_item(product).unwrap();
+            let _condition = crate::VersionClock::new().stamp_item(&mut item, "v").unwrap();
+            let written: u128 = item["v"].as_n().unwrap().parse().unwrap();
+            assert!(written > number || number > 1 << 119, "{written} is not above {number}");
+        }
+    }
+
+    #[test]
+    fn a_failed_call_is_told_in_words() {
+        let refused = GetItemError::ResourceNotFoundException(
+            aws_sdk_dynamodb::types::error::ResourceNotFoundException::builder().message("no such table").build(),
+        );
+        let answer = aws_sdk_dynamodb::config::http::HttpResponse::new(400.try_into().unwrap(), "a whole item".into());
+        let source = Box::new(SdkError::service_error(refused, answer));
+        let told = ItemError::GetItem { table: "products".into(), source }.to_string();
+        assert_eq!(told, "GetItem on table products failed: service error: ResourceNotFoundException: no such table");
     }
 }

@@ -2,6 +2,7 @@
 
 #[cfg(feature = "dynamodb")]
 mod dynamodb;
+mod field;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,6 +12,7 @@ use ringtide_core::valkey::Token;
 
 #[cfg(feature = "dynamodb")]
 pub use dynamodb::{NewerOnly, NotAStamp};
+pub use field::Stamp;
 
 /// Bits of the part that tells clocks apart.
 const NODE_BITS: u32 = 56;

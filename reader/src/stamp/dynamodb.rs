@@ -32,7 +32,7 @@ pub struct NewerOnly {
 
 /// An item whose version attribute no stamp can be compared with.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the attribute {attribute:?} holds no whole number from 0 to 38 digits; versions are such numbers")]
+#[error("the attribute {attribute:?} holds no whole number of at most 38 digits, which versions are")]
 pub struct NotAStamp {
     /// The version attribute.
     pub attribute: String,
@@ -71,6 +71,8 @@ impl VersionClock {
     /// # }
     /// ```
     ///
+    /// A text of digits, which is what a [`Stamp`](crate::Stamp) is written as, counts as its number.
+    ///
     /// # Errors
     /// [`NotAStamp`] where the item carries something else in `attribute`; it is left as it is.
     pub fn stamp_item(
@@ -94,7 +96,7 @@ impl VersionClock {
         attribute: &str,
     ) -> Result<Option<u128>, NotAStamp> {
         let Some(value) = item.get(attribute) else { return Ok(None) };
-        let number = value.as_n().ok().and_then(|number| number.parse().ok());
+        let number = value.as_n().or_else(|_| value.as_s()).ok().and_then(|number| number.parse().ok());
         let number = number.ok_or_else(|| NotAStamp { attribute: attribute.to_owned() })?;
         self.observe(number);
         Ok(Some(number))
@@ -124,7 +126,8 @@ mod tests {
     #[test]
     fn what_is_no_version_is_not_written_over() {
         let clock = VersionClock::new();
-        for value in [AttributeValue::S("7".into()), AttributeValue::N("1.5".into()), AttributeValue::N("-1".into())] {
+        let text = |digits: &str| AttributeValue::S(digits.into());
+        for value in [text("seven"), text("-7"), AttributeValue::N("1.5".into()), AttributeValue::N("-1".into())] {
             let mut item = HashMap::from([("v".to_owned(), value.clone())]);
             assert_eq!(clock.stamp_item(&mut item, "v"), Err(NotAStamp { attribute: "v".into() }));
             assert_eq!(item["v"], value);
