@@ -27,7 +27,7 @@ use crate::local::Local;
 use crate::lookup::{Found, Miss, Missed, limit_of};
 use crate::observe::Watcher;
 use crate::options::ReadOptions;
-use crate::retry::Retries;
+use crate::retry::{CLOSING, Retries};
 use crate::shard::{ReadShard, RingShard};
 use crate::space::{Space, SpaceState};
 use crate::topology::{Changes, Topology};
@@ -70,16 +70,16 @@ impl Cache {
     }
 
     /// Builds a cache from the file that the worker uses too, with the environment's overrides; must be called in a
-    /// Tokio runtime. Changes of the ring's membership in the file are followed; see [`CacheBuilder::watch_file`].
+    /// Tokio runtime. Changes of the ring's membership in the file are followed; see [`CacheBuilder::config_file`] to add
+    /// metrics, a hook or credentials.
     ///
     /// # Errors
     /// [`ConfigError`]: the file cannot be read, or every violation in it at once. A ring shard that is down is none.
     pub async fn from_config_file(path: impl AsRef<Path>) -> Result<Self, ConfigError> {
-        let path = path.as_ref();
-        Self::builder().config(Config::load(path, config::environment())?).watch_file(path).build().await
+        Self::builder().config_file(path)?.build().await
     }
 
-    /// Builds a cache from a configuration; must be called in a Tokio runtime.
+    /// Builds a cache from a configuration; must be called in a Tokio runtime. No file is followed.
     ///
     /// # Errors
     /// [`ConfigError::Invalid`] with every violation.
@@ -175,10 +175,12 @@ impl Cache {
         topology.shards().iter().map(told).collect()
     }
 
-    /// Ends the loads under way, gives their leases back and waits until that is done; reads that wait for them end
-    /// with [`Error::Closed`]. Fills and invalidations that wait to be sent again are tried once more, for at most a
-    /// second.
+    /// Waits until what is under way is done and stored, for at most a second; ends the loads that are left, gives their leases
+    /// back and waits until that is done, too. Reads that wait for these end with [`Error::Closed`]. Fills and
+    /// invalidations that wait to be sent again are tried once more, for at most another second.
     pub async fn close(self) {
+        // What is not done in time is ended.
+        let _in_time = tokio::time::timeout(CLOSING, self.inner.work.wait()).await;
         self.inner.ended.cancel();
         self.inner.tasks.close();
         self.inner.tasks.wait().await;

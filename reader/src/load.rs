@@ -63,7 +63,7 @@ pub(crate) async fn run(
         Err(_) => LoadOutcome::Failed,
     });
     match &result {
-        Ok(_) => inner.failures.succeeded(&plan.key),
+        Ok(_) => inner.failures.forget(&plan.key),
         Err(Error::Closed { .. }) => {}
         Err(error) => {
             tracing::debug!(key = %plan.key, %error, "load failed");

@@ -19,6 +19,7 @@
 //!   who serves what: one that is cut off from the others answers, and does not tell what its successor takes.
 //! - After all that a time to live, as for every copy, and never more than what the entry has left.
 
+mod forgotten;
 mod kept;
 mod part;
 mod pending;
@@ -62,7 +63,7 @@ pub(crate) struct Local {
 pub(crate) enum Ticket {
     /// Nothing is kept.
     Nothing,
-    /// Kept unless the process has invalidated anything since.
+    /// Kept unless the process itself has asked for the key to be forgotten since it had done so as many times, for any key.
     Fallback { forgotten: u64 },
     /// Kept unless the key was invalidated since.
     Marked(Mark),
@@ -342,8 +343,10 @@ impl Inner {
         }
     }
 
-    /// Drops this process's own copy of a key, and refuses those of reads and loads that are under way.
+    /// Drops this process's own copy of a key, and refuses those of reads and loads that are under way; nor do reads share
+    /// the error of a load from before.
     pub(crate) fn forget(&self, key: &CacheKey) {
+        self.failures.forget(key);
         if let Some(store) = &self.local.store {
             store.forget(key);
         }

@@ -35,8 +35,8 @@ use crate::shard::{Place, ReadShard};
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
-/// How long the last try takes at most, when the cache is closed.
-const CLOSING: Duration = Duration::from_secs(1);
+/// How long the end of what is under way takes at most, when the cache is closed, and then the last try.
+pub(crate) const CLOSING: Duration = Duration::from_secs(1);
 
 /// What this process still has to send again.
 pub(crate) struct Retries {

@@ -59,8 +59,8 @@ impl Failures {
         self.by_key.insert(key.clone(), Failure { error: error.clone(), backoff, until });
     }
 
-    /// Notes that a load succeeded.
-    pub(crate) fn succeeded(&self, key: &CacheKey) {
+    /// Forgets a key's errors: a load of it succeeded, or what they were about has changed.
+    pub(crate) fn forget(&self, key: &CacheKey) {
         if !self.by_key.is_empty() {
             self.by_key.remove(key);
         }
@@ -100,7 +100,7 @@ mod tests {
     fn a_success_or_a_long_time_begins_anew() {
         let (failures, k, mut now) = (Failures::new(), key("k"), Instant::now());
         assert_eq!(pauses(&failures, &k, &mut now, 2), [100, 200]);
-        failures.succeeded(&k);
+        failures.forget(&k);
         assert_eq!(pauses(&failures, &k, &mut now, 2), [100, 200]);
         now += FORGOTTEN_AFTER;
         assert_eq!(pauses(&failures, &k, &mut now, 1), [100]);

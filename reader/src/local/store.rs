@@ -11,6 +11,7 @@ use quick_cache::sync::Cache;
 use ringtide_core::key::CacheKey;
 use ringtide_core::metrics as names;
 
+use super::forgotten::Forgotten;
 use super::kept::{Kept, Moment, SpaceId, nanos};
 use super::pending::{Mark, Pending, Verdict};
 use super::pulse::Pulse;
@@ -31,8 +32,7 @@ pub(super) struct Store {
     pending: Arc<Pending>,
     /// Which entries need not be kept as a fallback again.
     pub(super) seen: Seen,
-    /// How often this process itself has asked for a key to be forgotten.
-    forgotten: AtomicU64,
+    forgotten: Forgotten,
     origin: Instant,
     bytes: Gauge,
     gauged: AtomicU64,
@@ -55,7 +55,7 @@ impl Store {
             copies: Cache::with_weighter(copies, capacity, Weigh),
             pending: Pending::new(),
             seen: Seen::new(fallback),
-            forgotten: AtomicU64::new(0),
+            forgotten: Forgotten::new(),
             origin: Instant::now(),
             bytes: gauge!(names::READER_LOCAL_BYTES),
             gauged: AtomicU64::new(0),
@@ -96,21 +96,22 @@ impl Store {
         verdict
     }
 
+    /// How often this process has asked for a key to be forgotten.
     #[inline]
     pub(super) fn forgotten(&self) -> u64 {
-        self.forgotten.load(Ordering::Acquire)
+        self.forgotten.times()
     }
 
-    /// Keeps what was read or loaded, unless this process has asked for any key to be forgotten since.
+    /// Keeps what was read or loaded, unless this process has asked for the key to be forgotten since `forgotten` times.
     ///
     /// One that does so at the same time may be overlooked for a moment; what is only asked while a ring shard fails need not be
     /// truer.
     pub(super) fn insert_unless_forgotten(&self, key: &CacheKey, kept: Kept, forgotten: u64) -> bool {
-        if self.forgotten() != forgotten {
+        if self.forgotten.since(forgotten, key) {
             return false;
         }
         self.copies.insert(key.clone(), Arc::new(kept));
-        let stays = self.forgotten() == forgotten;
+        let stays = !self.forgotten.since(forgotten, key);
         if !stays {
             self.copies.remove(key);
         }
@@ -127,7 +128,7 @@ impl Store {
 
     /// As [`Store::invalidate`], and refuses the copies of loads and of reads for the fallback too.
     pub(super) fn forget(&self, key: &CacheKey) {
-        self.forgotten.fetch_add(1, Ordering::AcqRel);
+        self.forgotten.note(key);
         self.invalidate(key);
     }
 
