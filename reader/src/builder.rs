@@ -1,7 +1,7 @@
 //! Building a cache: settings by hand or from a file, every violation at once.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -72,7 +72,8 @@ impl Default for CacheBuilder {
 
 impl CacheBuilder {
     /// Takes ring, connections, key spaces and reader settings from a configuration; what is added afterwards is
-    /// added to them, and what was set before is replaced.
+    /// added to them, and what was set before is replaced. The file that it was read from, if any, is not followed; see
+    /// [`CacheBuilder::config_file`].
     ///
     /// Credentials that the configuration leaves to AWS (a secret, authentication by IAM) need the feature `aws`, or
     /// [`CacheBuilder::credentials_from`].
@@ -92,6 +93,16 @@ impl CacheBuilder {
     /// Adds a ring shard by its name, which places its keys, and its address, which may change.
     pub fn shard(self, name: impl Into<String>, address: impl Into<String>) -> Self {
         self.weighted_shard(name, address, 1)
+    }
+
+    /// Takes all of it from the file that the worker uses too, with the environment's overrides, and follows the file's ring:
+    /// [`CacheBuilder::config`] and [`CacheBuilder::watch_file`] in one.
+    ///
+    /// # Errors
+    /// [`ConfigError`]: the file cannot be read, or every violation in it at once.
+    pub fn config_file(self, path: impl AsRef<Path>) -> Result<Self, ConfigError> {
+        let path = path.as_ref();
+        Ok(self.config(Config::load(path, config::environment())?).watch_file(path))
     }
 
     /// Adds a ring shard that takes `weight` times the keys of one with weight 1.

@@ -126,7 +126,7 @@ pub enum Error {
         after: Duration,
     },
     /// The key's ring shard does not answer, and the read was not to load.
-    #[error("{key} is not told by the ring: {source}; load it, or try again")]
+    #[error("the ring shard of {key} does not answer: {source}; load it, or try again")]
     Unavailable {
         /// The key.
         key: CacheKey,
@@ -142,7 +142,8 @@ pub enum Error {
 }
 
 impl Error {
-    /// What the loader returned, where it failed with an `E`: the application's own error, whoever's load it was.
+    /// What the loader returned, where it failed with an `E`, or with an error that an `E` is a source of: the application's own
+    /// error, whoever's load it was. What an `anyhow::Error` was made of is hidden by it, unless it was given a context.
     ///
     /// ```
     /// # async fn example(products: ringtide::Space<String>) {
@@ -157,7 +158,10 @@ impl Error {
     #[must_use]
     pub fn loader_error<E: std::error::Error + 'static>(&self) -> Option<&E> {
         match self {
-            Self::LoadFailed { source, .. } => source.downcast_ref(),
+            Self::LoadFailed { source, .. } => {
+                let first: &(dyn std::error::Error + 'static) = &**source;
+                std::iter::successors(Some(first), |&error| error.source()).find_map(|error| error.downcast_ref())
+            }
             _ => None,
         }
     }

@@ -89,9 +89,9 @@ pub use observe::{CacheStatus, LoadEnd, Observer, Read, ReadEnd};
 pub use options::ReadOptions;
 pub use shard::{RingShard, ShardState};
 pub use space::{Space, SpaceSettings};
-pub use stamp::VersionClock;
 #[cfg(feature = "dynamodb")]
 pub use stamp::{NewerOnly, NotAStamp};
+pub use stamp::{Stamp, VersionClock};
 pub use topology::RingChange;
 pub use write::Invalidated;
 

@@ -37,6 +37,7 @@ pub enum CacheStatus {
 /// What a read was answered with, and where that came from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
+#[must_use]
 pub struct Read<T> {
     /// The value; `None` for an item that does not exist.
     pub value: Option<T>,

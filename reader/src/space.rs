@@ -148,14 +148,14 @@ impl<T: Serialize + DeserializeOwned + 'static> Space<T> {
 }
 
 impl<T: Serialize + DeserializeOwned + 'static> Space<T> {
-    /// As [`Space::get_or_load_with`], for those who want to know whether what answers is fresh, and for how long: to refuse
+    /// As [`Space::get_or_load`], for those who want to know whether what answers is fresh, and for how long: to refuse
     /// a value that is served stale, or to tell an HTTP client its `Age`.
     ///
     /// ```
     /// # async fn example(prices: ringtide::Space<u64>) -> Result<(), ringtide::Error> {
     /// use ringtide::CacheStatus;
     ///
-    /// let price = prices.read(42, |_| async { Ok::<_, std::io::Error>(Some(995)) }).await?;
+    /// let price = prices.read(42, || async { Ok::<_, std::io::Error>(Some(995)) }).await?;
     /// if price.status == CacheStatus::Stale {
     ///     // The table cannot be read now; this is what it said last.
     /// }
@@ -167,14 +167,29 @@ impl<T: Serialize + DeserializeOwned + 'static> Space<T> {
     /// [`Error`], shared by everybody who waited for the same load.
     pub async fn read<'a, L, E, F, Fut>(&self, key: impl SpaceKey<'a>, loader: F) -> Result<Read<T>, Error>
     where
+        F: Fn() -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<L, E>> + Send + 'static,
+        L: IntoLoaded<T> + 'static,
+        E: Into<BoxError> + 'static,
+    {
+        let key = self.key(key)?;
+        let loader = || Loader::new(false, move |_| loader());
+        Ok(self.cache.inner.read(key, &self.state, &self.options, loader).await?.into())
+    }
+
+    /// As [`Space::read`], with a loader that is told how new its load has to be, as that of [`Space::get_or_load_with`].
+    ///
+    /// # Errors
+    /// [`Error`], shared by everybody who waited for the same load.
+    pub async fn read_with<'a, L, E, F, Fut>(&self, key: impl SpaceKey<'a>, loader: F) -> Result<Read<T>, Error>
+    where
         F: Fn(Consistency) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Result<L, E>> + Send + 'static,
         L: IntoLoaded<T> + 'static,
         E: Into<BoxError> + 'static,
     {
         let key = self.key(key)?;
-        let found = self.cache.inner.read(key, &self.state, &self.options, || Loader::new(true, loader)).await?;
-        Ok(found.into())
+        Ok(self.cache.inner.read(key, &self.state, &self.options, || Loader::new(true, loader)).await?.into())
     }
 
     /// Tells what is cached of `key`, and never loads: `None` where nothing is that may be served.

@@ -78,7 +78,8 @@ impl Cache {
     /// behind reads, invalidations to be repeated or sent again.
     ///
     /// For functions that are frozen after their answer, such as AWS Lambda's: a fill that is frozen holds up other
-    /// readers of its key until the lease expires. While a ring shard is down this takes as long as invalidations wait for
+    /// readers of its key until the lease expires. To be called when the reads have ended: it waits for what others begin
+    /// meanwhile, too. While a ring shard is down this takes as long as invalidations wait for
     /// it, so give it a time-out.
     pub async fn settled(&self) {
         self.inner.work.wait().await;

@@ -1,7 +1,5 @@
 //! What a read of many keys is answered with.
 
-use std::fmt;
-
 use crate::error::Error;
 
 /// The answers to a read of many keys, one for each key in the order asked for.
@@ -56,10 +54,10 @@ impl<K, T> Batch<K, T> {
 
 impl<K, T> IntoIterator for Batch<K, T> {
     type Item = (K, Result<Option<T>, Error>);
-    type IntoIter = IntoIter<K, T>;
+    type IntoIter = std::vec::IntoIter<Self::Item>;
 
     fn into_iter(self) -> Self::IntoIter {
-        IntoIter(self.answers.into_iter())
+        self.answers.into_iter()
     }
 }
 
@@ -69,28 +67,5 @@ impl<'a, K, T> IntoIterator for &'a Batch<K, T> {
 
     fn into_iter(self) -> Self::IntoIter {
         self.iter()
-    }
-}
-
-/// The keys of a [`Batch`] with their answers, in the order asked for.
-pub struct IntoIter<K, T>(std::vec::IntoIter<(K, Result<Option<T>, Error>)>);
-
-impl<K, T> Iterator for IntoIter<K, T> {
-    type Item = (K, Result<Option<T>, Error>);
-
-    fn next(&mut self) -> Option<Self::Item> {
-        self.0.next()
-    }
-
-    fn size_hint(&self) -> (usize, Option<usize>) {
-        self.0.size_hint()
-    }
-}
-
-impl<K, T> ExactSizeIterator for IntoIter<K, T> {}
-
-impl<K, T> fmt::Debug for IntoIter<K, T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("IntoIter").field("left", &self.0.len()).finish()
     }
 }

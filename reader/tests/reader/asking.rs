@@ -131,7 +131,7 @@ async fn a_peek_serves_what_a_read_would_without_waiting() {
 #[tokio::test]
 async fn a_read_tells_where_its_answer_came_from() {
     let stage = Stage::with(item().stale_if_error(WINDOW).local(LocalTier::Bounded(WINDOW))).await;
-    let loads = |_| async { Ok::<_, Infallible>(Some("tea".to_owned())) };
+    let loads = || async { Ok::<_, Infallible>(Some("tea".to_owned())) };
     let status = async |options: ReadOptions| {
         let read = stage.items.with(options).read("a", loads).await.unwrap();
         assert_eq!(read.value.as_deref(), Some("tea"));
@@ -143,7 +143,7 @@ async fn a_read_tells_where_its_answer_came_from() {
     assert_eq!(status(ReadOptions::new()).await, (CacheStatus::LocalHit, true));
     assert_eq!(status(ReadOptions::new().skip_memory()).await, (CacheStatus::Hit, true));
     assert!(stage.items.invalidate("a").await.unwrap().is_done());
-    let stale = stage.items.read("a", fails).await.unwrap();
+    let stale = stage.items.read_with("a", fails).await.unwrap();
     assert_eq!((stale.value.as_deref(), stale.status), (Some("tea"), CacheStatus::Stale));
 }
 
@@ -231,4 +231,12 @@ async fn a_loaders_own_error_is_found_by_its_type() {
     let source = std::error::Error::source(&error).unwrap();
     assert!(source.downcast_ref::<io::Error>().is_some(), "by a walk along the sources too");
     assert_eq!(error.key().unwrap().as_str(), "item:a");
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("the page is not made")]
+    struct NotMade(#[source] io::Error);
+    let fails = || async { Err::<Option<String>, _>(NotMade(io::Error::other("the table is gone"))) };
+    let error = stage.items.get_or_load("b", fails).await.unwrap_err();
+    assert_eq!(error.loader_error::<NotMade>().unwrap().to_string(), "the page is not made");
+    assert_eq!(error.loader_error::<io::Error>().unwrap().to_string(), "the table is gone");
 }

@@ -4,7 +4,7 @@
 use std::convert::Infallible;
 use std::time::Duration;
 
-use ringtide::{Cache, CacheKey, Codec, Error, LocalTier, MemoryServer, Space, SpaceSettings};
+use ringtide::{Cache, CacheKey, CacheStatus, Codec, Error, LocalTier, MemoryServer, Space, SpaceSettings};
 
 use super::support::{Counters, LONG, Origin, until};
 
@@ -152,4 +152,78 @@ async fn a_tracked_value_is_forgotten_when_another_process_invalidates_it() {
     .await;
     let _ = theirs.invalidate(1).await.unwrap();
     assert_eq!(read(&items, &origin).await.unwrap(), loaded(2));
+}
+
+#[tokio::test]
+async fn what_is_loaded_while_a_cache_is_closed_is_stored() {
+    let (server, origin) = (MemoryServer::new("a"), Origin::held());
+    let (cache, items) = items_on(&server, item()).await;
+    let load = origin.clone();
+    let reader = tokio::spawn(async move { read(&items, &load).await });
+    origin.begun().await;
+    let closing = tokio::spawn(cache.close());
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    origin.allow(1);
+    assert_eq!(reader.await.unwrap().unwrap(), loaded(1));
+    closing.await.unwrap();
+    assert!(server.value("item:1").is_some());
+}
+
+#[tokio::test]
+async fn what_takes_too_long_does_not_keep_a_cache_from_being_closed() {
+    let (server, origin) = (MemoryServer::new("a"), Origin::held());
+    let (cache, items) = items_on(&server, item()).await;
+    let load = origin.clone();
+    let reader = tokio::spawn(async move { read(&items, &load).await });
+    origin.begun().await;
+    tokio::time::timeout(LONG, cache.close()).await.expect("it is closed");
+    assert!(matches!(reader.await.unwrap(), Err(Error::Closed { .. })));
+    assert!(server.value("lock:{item:1}").is_none(), "the lease is given back");
+}
+
+#[tokio::test]
+async fn time_that_passes_makes_entries_stale() {
+    let (server, origin) = (MemoryServer::new("a"), Origin::open());
+    let minute = Duration::from_secs(60);
+    let space = item().ttl(minute).ttl_jitter(0.0).stale_while_revalidate(5 * minute);
+    let (cache, items) = items_on(&server, space).await;
+    assert_eq!(read(&items, &origin).await.unwrap(), loaded(1));
+    cache.settled().await;
+    server.advance(minute / 2);
+    let fresh = items.peek(1).await.unwrap().unwrap();
+    assert!(fresh.status == CacheStatus::Hit && fresh.fresh_for.unwrap() <= minute / 2, "{fresh:?}");
+    server.advance(minute);
+    assert_eq!(items.peek(1).await.unwrap().unwrap().status, CacheStatus::Stale);
+    assert_eq!(read(&items, &origin).await.unwrap(), loaded(1), "served while it is loaded again");
+    cache.settled().await;
+    assert_eq!(read(&items, &origin).await.unwrap(), loaded(2));
+    server.advance(7 * minute);
+    assert_eq!(items.peek(1).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn in_an_outage_an_invalidation_takes_no_other_keys_copy() {
+    let (server, origin) = (MemoryServer::new("a"), Origin::held());
+    let (_cache, items) = items_on(&server, item().local(LocalTier::Fallback(LONG))).await;
+    server.down(true);
+    let (here, load) = (items.clone(), origin.clone());
+    let reader = tokio::spawn(async move { read(&here, &load).await });
+    origin.begun().await;
+    assert_eq!(items.invalidate(2).await.unwrap().queued, 1);
+    origin.allow(1);
+    assert_eq!(reader.await.unwrap().unwrap(), loaded(1));
+    assert_eq!(read(&items, &origin).await.unwrap(), loaded(1), "by the copy");
+}
+
+#[tokio::test]
+async fn after_an_invalidation_no_read_shares_the_error_of_a_load_from_before() {
+    let server = MemoryServer::new("a");
+    let (_cache, items) = items_on(&server, item()).await;
+    let fails = || async { Err::<Option<String>, _>(std::io::Error::other("the item is locked")) };
+    items.get_or_load(1, fails).await.unwrap_err();
+    let origin = Origin::open();
+    read(&items, &origin).await.unwrap_err();
+    assert_eq!(origin.loads(), 0, "the error is shared for a moment");
+    assert!(items.invalidate(1).await.unwrap().is_done());
+    assert_eq!(read(&items, &origin).await.unwrap(), loaded(1));
 }

@@ -32,7 +32,7 @@ async fn admit(server: &Server) {
 
 fn ring(epoch: u64, servers: &[(&str, &Server)]) -> Membership {
     let spec = |(name, server): &(&str, &Server)| ShardSpec {
-        name: ShardName::new(*name),
+        name: ShardName::new(name),
         address: server.address(),
         weight: 1,
     };

@@ -128,12 +128,21 @@ impl Server {
             Server::Any(members) => members.has(dialer),
         }
     }
+
+    /// Where it is, for logs.
+    fn address(&self) -> String {
+        match self {
+            Server::One(one) => one.endpoint.address(),
+            #[cfg(feature = "cluster")]
+            Server::Any(_) => "any master of the cluster".to_owned(),
+        }
+    }
 }
 
 impl Subscription {
     async fn run(self) {
         let mut backoff = dial::pauses();
-        let mut outage = Outage::new(self.shard.clone(), String::new(), "inbox");
+        let mut outage = Outage::new(self.shard.clone(), self.server.address(), "inbox");
         loop {
             match self.subscribe().await {
                 Ok(session) => {

@@ -110,7 +110,8 @@ impl MemoryServer {
         self.state().store.clear();
     }
 
-    /// Lets time pass for everything that expires.
+    /// Lets time pass for everything that expires, and for what is served stale: entries are so much nearer to the end of their
+    /// time, or so much longer past it. Copies in processes' memories stay as they are.
     pub fn advance(&self, by: Duration) {
         self.state().store.advance(by);
     }

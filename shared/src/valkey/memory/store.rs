@@ -8,6 +8,7 @@ use bytes::{Bytes, BytesMut};
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::time::Instant;
 
+use crate::entry::Entry;
 use crate::valkey::{Flushed, InboxEvent, Notice, Tracker};
 
 /// What one server holds.
@@ -133,6 +134,11 @@ impl Store {
     pub(super) fn advance(&mut self, by: Duration) {
         self.ahead = self.ahead.saturating_add(by);
         self.sweep();
+        for kept in self.names.values_mut() {
+            if let Some(older) = older(&kept.value, by) {
+                kept.value = older;
+            }
+        }
     }
 
     /// Tells a tracker of every change from now on, for as long as anybody else holds it.
@@ -202,6 +208,16 @@ impl Kept {
     fn is_over(&self, now_ms: u64) -> bool {
         self.expires_ms.is_some_and(|expires_ms| now_ms > expires_ms)
     }
+}
+
+/// An entry with so much less time until it is stale: who reads it goes by a clock that does not move with the store's.
+fn older(value: &Bytes, by: Duration) -> Option<Bytes> {
+    let mut entry = Entry::parse(value).ok()?;
+    let by_ms = u64::try_from(by.as_millis()).unwrap_or(u64::MAX);
+    let says = entry.header.soft_expiry_ms != 0;
+    // 0 would be no time at all.
+    entry.header.soft_expiry_ms = entry.header.soft_expiry_ms.saturating_sub(by_ms).max(1);
+    says.then(|| entry.to_bytes())
 }
 
 #[cfg(test)]
