@@ -50,6 +50,8 @@ pub(crate) struct Inner {
     /// The settings of keys that are given as they are.
     pub(crate) raw: Arc<SpaceState>,
     pub(crate) flights: Arc<Flights>,
+    /// Flights of reads whose every attempt was in vain.
+    pub(crate) last_flights: Arc<Flights>,
     /// What is kept in this process's memory.
     pub(crate) local: Arc<Local>,
     /// What is sent again until it is answered.

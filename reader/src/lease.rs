@@ -165,6 +165,11 @@ pub(crate) async fn fly(inner: Arc<Inner>, mut plan: Plan, flight: Flight, down:
     answer_unleased(&inner, &plan, &flight, Consistency::Strong, false).await;
 }
 
+/// Drives the flight of reads whose every attempt was in vain: a load without a lease, as new as it can be.
+pub(crate) async fn fly_past_the_cache(inner: Arc<Inner>, plan: Plan, flight: Flight) {
+    answer_unleased(&inner, &plan, &flight, Consistency::Strong, false).await;
+}
+
 /// The first pause before a waiter looks whether the lease it waits for is still held; each further one is as long again as
 /// all before.
 const FIRST_LOOK: Duration = Duration::from_millis(5);

@@ -297,7 +297,7 @@ impl Inner {
                 },
             };
         }
-        let answer = Box::pin(self.load_past_the_cache(missed)).await;
+        let answer = Box::pin(self.answer_past_the_cache(missed, since)).await;
         self.passed_on(missed, answer)
     }
 
@@ -372,11 +372,55 @@ impl Inner {
         missed.or_stale(self.look(&key, space, options)).await.unwrap_or_else(Ok)
     }
 
-    /// Loads without a lease for a read whose every attempt was in vain; nothing is stored.
-    async fn load_past_the_cache<T: DeserializeOwned>(&self, missed: &mut Missed<'_>) -> Result<Found<T>, Error> {
+    /// Answers a read whose every attempt was in vain by a load without a lease, which such reads of the key share; nothing is
+    /// stored.
+    async fn answer_past_the_cache<T: DeserializeOwned + 'static>(
+        self: &Arc<Self>,
+        missed: &mut Missed<'_>,
+        since: Instant,
+    ) -> Result<Found<T>, Error> {
         missed.space.counters.uncached.increment(1);
+        let outcome = match self.join_last(missed, since) {
+            Seat::Answered(outcome) => Some(outcome),
+            Seat::Waiting(answered) => match missed.or_stale(answered).await {
+                Ok(outcome) => outcome.ok(),
+                Err(found) => return Ok(found),
+            },
+        };
+        match self.conclude(missed, outcome) {
+            Next::Answered(answer) => answer,
+            // It was loaded as another type, which this one does not read.
+            Next::Miss(_) | Next::LookAgain => self.load_alone(missed).await,
+        }
+    }
+
+    /// Takes a seat in the key's last flight, whose load has no lease; it is started where there is none.
+    fn join_last(self: &Arc<Self>, missed: &mut Missed<'_>, since: Instant) -> Seat {
+        let (seat, flight) = self.last_flights.join(&missed.key, since);
+        match flight {
+            Some(flight) => {
+                let plan = self.plan_of_last(missed);
+                self.spawn(lease::fly_past_the_cache(self.clone(), plan, flight).in_current_span());
+            }
+            None => {
+                missed.space.counters.joined.increment(1);
+                missed.loader.stand_by();
+            }
+        }
+        seat
+    }
+
+    /// The plan of a load past the cache. That is neither a first load nor one on behalf of a failure, so the budget of repeated
+    /// loads has no part in it.
+    fn plan_of_last(&self, missed: &mut Missed<'_>) -> Plan {
         let loader = missed.loader.lend().clone();
         let plan = self.plan(missed.key.clone(), missed.space, missed.options, loader, 0);
+        Plan { repeats: true, ..plan }
+    }
+
+    /// Loads without a lease, for this read alone.
+    async fn load_alone<T: DeserializeOwned>(&self, missed: &mut Missed<'_>) -> Result<Found<T>, Error> {
+        let plan = self.plan_of_last(missed);
         let loaded = match missed.or_stale(load::unleased(self, &plan, Consistency::Strong)).await {
             Ok(Ok((_, loaded))) => loaded,
             Ok(Err(error)) => return missed.serve_stale(StaleReason::Error).ok_or(error),
