@@ -262,7 +262,7 @@ async fn load_and_fill(inner: &Inner, plan: &Plan, flight: &Flight, held: Held<'
         // From here on reads look up for themselves: they may begin after an invalidation that voids this fill.
         latest = latest.max(flight.close());
         if !load.encoded.cached {
-            if !lags {
+            if !lags && may_answer_unstored(plan, &mut lease).await {
                 flight.early(began, answer(newest));
             }
             // The lease is given back, and whoever waits for it loads.
@@ -306,6 +306,18 @@ async fn load_and_fill(inner: &Inner, plan: &Plan, flight: &Flight, held: Held<'
             }
         }
     }
+}
+
+/// Whether what is not stored answers the reads that began before its load: where versions are compared only if its lease has
+/// lived until now, as for a fill. A ring shard that does not tell is one that does not answer a fill.
+async fn may_answer_unstored(plan: &Plan, lease: &mut HeldLease) -> bool {
+    if !plan.compares_versions() {
+        return true;
+    }
+    lease.give_back().await.unwrap_or_else(|error| {
+        tracing::debug!(key = %plan.key, %error, "not known whether the lease still lived");
+        true
+    })
 }
 
 /// Takes an entry away that readers of this type cannot use.
