@@ -80,7 +80,7 @@ pub(crate) enum Miss {
 }
 
 impl Miss {
-    fn reason(&self) -> MissReason {
+    pub(crate) fn reason(&self) -> MissReason {
         match self {
             Miss::Absent => MissReason::Absent,
             Miss::NotAnEntry(NotAnEntry::Foreign) => MissReason::Foreign,

@@ -1,8 +1,11 @@
 //! Reading many keys: the look-ups of all ring shards at once, and a single read's own way for each miss.
 
 use std::collections::VecDeque;
+use std::future::poll_fn;
 use std::hash::Hash;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::Poll;
 
 use bytes::Bytes;
 use futures_util::StreamExt;
@@ -10,6 +13,7 @@ use futures_util::stream::FuturesUnordered;
 use ringtide_core::valkey::ShardError;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio::time::Sleep;
 use tracing::Instrument;
 
 use super::answers::Batch;
@@ -116,6 +120,8 @@ where
     // Values that may be served at the deadline.
     let mut stale = Vec::new();
     let (mut misses, mut missing, mut behind) = (VecDeque::new(), FuturesUnordered::new(), 0);
+    // The soft time-out, where any of those that wait for their wave may be served then.
+    let mut soft_over = None;
     let reading = async {
         loop {
             tokio::select! {
@@ -153,6 +159,9 @@ where
                                 if let (Some(_), Some(entry)) = (deadline, miss.stale()) {
                                     stale.push((place, key.clone(), entry.clone()));
                                 }
+                                if let (Some(at), Some(_)) = (soft, miss.stale()) {
+                                    soft_over.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(at)));
+                                }
                                 misses.push_back((place, part.clone(), key.clone(), miss));
                             }
                         }
@@ -163,6 +172,18 @@ where
                     state.counters.negatives.increment(negatives);
                     start_some(&mut misses, &mut missing, begin);
                     drop(expected);
+                }
+                () = over(&mut soft_over), if !misses.is_empty() => {
+                    soft_over = None;
+                    misses.retain(|(place, _, key, miss)| {
+                        let serve = |entry| serve_stale(key, state, entry, StaleReason::SoftTimeout);
+                        let Some(found) = miss.stale().and_then(serve) else { return true };
+                        state.counters.misses.add(miss.reason());
+                        tally.count(|| Some(key.clone()), Ok(found.answered()));
+                        let (_, answered) = &mut answers[*place];
+                        *answered = Some(Ok(found.value));
+                        false
+                    });
                 }
                 Some((place, answer)) = missing.next(), if !missing.is_empty() => {
                     let (part, answered) = &mut answers[place];
@@ -231,6 +252,11 @@ fn unless_owed(
         None => (Some(lookup), None),
     };
     others.zip(Some(None)).into_iter().chain(theirs.zip(Some(owed)))
+}
+
+/// Waits until a time is over; for ever where there is none.
+fn over(time: &mut Option<Pin<Box<Sleep>>>) -> impl Future<Output = ()> {
+    poll_fn(|context| time.as_mut().map_or(Poll::Pending, |time| time.as_mut().poll(context)))
 }
 
 /// Most misses of one read that are answered at once: the leases and fills of more would outlast a command's time-out.
