@@ -167,7 +167,9 @@ where
         let way = Arc::new(OnItsWay { gathering, inner, space, key, expected, under: Mutex::default() });
         let place: Arc<dyn Place> = way.clone();
         let load = move |consistency| way.clone().load(consistency);
-        Loader::new::<T, Loaded<T>, Failure, _, _>(self.loader.told, load).with_place(place)
+        let loader = Loader::new::<T, Loaded<T>, Failure, _, _>(self.loader.told, load);
+        // What is never shared is counted as any load is, before its lease is taken.
+        if self.loader.max_batch == 1 { loader } else { loader.with_place(place) }
     }
 
     /// Adds a key to the call that takes keys now, and opens one where there is none.

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use ringtide::{
     BatchLoader, Cache, CacheKey, CacheStatus, Consistency, Error, Loaded, LocalTier, MemoryServer, ReadOptions, Space,
-    SpaceSettings,
+    SpaceSettings, config,
 };
 
 use super::support::{Counters, LONG};
@@ -209,6 +209,28 @@ async fn a_loader_of_one_key_is_bound_to_its_key_space() {
     );
     let found: Vec<_> = together.get_many(21..=30).await.into_found().collect();
     assert_eq!(found, (21..=30).map(|pk| (pk, format!("tea {pk}"))).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn keys_of_a_loader_of_one_key_take_their_leases_one_after_the_other_as_single_reads_do() {
+    let server = MemoryServer::new("a");
+    let reader = config::Reader { max_loads: 1, load_timeout: Duration::from_secs(2), ..config::Reader::default() };
+    let cache = Cache::builder().memory_shard(&server).reader(reader).space(item()).build().await.unwrap();
+    let (leases, held) = (Arc::new(AtomicUsize::new(0)), server.clone());
+    let noted = leases.clone();
+    let names = cache.space::<String>("item").unwrap().with_loader(BatchLoader::each(move |pk: u64| {
+        let (noted, held) = (noted.clone(), held.clone());
+        async move {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            let leases = held.keys().iter().filter(|name| name.starts_with("lock:")).count();
+            noted.fetch_max(leases, Ordering::SeqCst);
+            Ok::<_, io::Error>(Some(format!("tea {pk}")))
+        }
+    }));
+    // Longer than half a load's time-out, after which a part of a call that several keys share is given up.
+    let found = tokio::time::timeout(LONG, names.get_many(1..=14)).await.expect("nobody hangs").into_values();
+    assert_eq!(found.unwrap(), (1..=14).map(|pk| Some(format!("tea {pk}"))).collect::<Vec<_>>());
+    assert_eq!(leases.load(Ordering::SeqCst), 1, "a lease is held while its load is put off");
 }
 
 #[tokio::test]
