@@ -144,7 +144,7 @@ impl<K, T> State<K, T> {
             full || open.waits_for.is_some_and(|before| earliest.is_none_or(|read| read >= before))
         };
         if let Some(open) = self.open.take_if(complete) {
-            // Its task is there as long as the cache is.
+            // Its task is there as long as the cache and its runtime are; after that the keys are told that there is none.
             let _ = open.ready.send(open.parts);
         }
     }
@@ -176,6 +176,8 @@ where
     fn add(self: &Arc<Self>, inner: &Arc<Inner>, space: &Arc<SpaceState>, part: Part<K, T>) {
         let mut state = self.state();
         let now = Instant::now();
+        // Keys of a call that nobody is left to make, because the runtime of whoever opened it has ended, go into the next.
+        let ended = state.open.take_if(|open| open.ready.is_closed());
         match &mut state.open {
             Some(open) => {
                 open.parts.push(part);
@@ -186,7 +188,9 @@ where
                 state.next_call += 1;
                 let waits_for = self.loader.window.is_zero().then_some(state.next_read);
                 let (ready, begin) = oneshot::channel();
-                state.open = Some(Open { id, parts: vec![part], changed: now, waits_for, ready });
+                let mut parts = ended.map_or_else(Vec::new, |ended| ended.parts);
+                parts.push(part);
+                state.open = Some(Open { id, parts, changed: now, waits_for, ready });
                 // Within the read that opened it, whoever else it answers.
                 inner.spawn(self.clone().gather(inner.clone(), space.clone(), id, begin).in_current_span());
             }

@@ -4,8 +4,8 @@
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use ringtide::{
@@ -13,7 +13,7 @@ use ringtide::{
     SpaceSettings, config,
 };
 
-use super::support::{Counters, LONG};
+use super::support::{Counters, LONG, until};
 
 const WINDOW: Duration = Duration::from_secs(60);
 
@@ -231,6 +231,39 @@ async fn keys_of_a_loader_of_one_key_take_their_leases_one_after_the_other_as_si
     let found = tokio::time::timeout(LONG, names.get_many(1..=14)).await.expect("nobody hangs").into_values();
     assert_eq!(found.unwrap(), (1..=14).map(|pk| Some(format!("tea {pk}"))).collect::<Vec<_>>());
     assert_eq!(leases.load(Ordering::SeqCst), 1, "a lease is held while its load is put off");
+}
+
+#[test]
+fn keys_of_a_call_whose_runtime_has_ended_go_into_the_next() {
+    let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let (lasting, ending) = (runtime(), runtime());
+    let calls = Arc::new(Mutex::new(Vec::new()));
+    let noted = calls.clone();
+    let load = move |keys: Vec<u64>| {
+        noted.lock().unwrap().push(keys.clone());
+        async move { Ok::<_, Infallible>(keys.into_iter().map(|pk| (pk, format!("tea {pk}"))).collect::<HashMap<_, _>>()) }
+    };
+    let stage = lasting.block_on(Stage::with(item()));
+    let names = stage.items.with_loader(BatchLoader::new(load).window(Duration::from_millis(500)));
+    let get = |pk: u64| {
+        let names = names.clone();
+        async move { tokio::time::timeout(LONG / 4, names.get(pk)).await.expect("nobody hangs").unwrap() }
+    };
+    let tea = |pk: u64| Some(format!("tea {pk}"));
+
+    // It opens a call, and ends before its window is over.
+    ending.spawn(get(1));
+    let opened = || stage.server.value("lock:{item:1}").is_some();
+    ending.block_on(async {
+        until("the lease", async || opened()).await;
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    });
+    let waits = lasting.spawn(get(2));
+    lasting.block_on(until("the other's lease", async || stage.server.value("lock:{item:2}").is_some()));
+    drop(ending);
+    assert_eq!(lasting.block_on(get(3)), tea(3));
+    assert_eq!(lasting.block_on(waits).unwrap(), tea(2), "it was in the call already");
+    assert_eq!(*calls.lock().unwrap(), [[2, 3]], "who has ended waits for nothing");
 }
 
 #[tokio::test]
