@@ -42,7 +42,8 @@ use serde::de::DeserializeOwned;
 pub(crate) use part::Part;
 
 use crate::cache::Inner;
-use crate::lookup::{Found, Miss};
+use crate::counters::StaleReason;
+use crate::lookup::{Found, Miss, serve_stale};
 use crate::observe::CacheStatus;
 use crate::options::ReadOptions;
 use crate::shard::ReadShard;
@@ -328,6 +329,18 @@ impl Inner {
         options: &ReadOptions,
         error: ShardError,
     ) -> Result<Found<T>, Miss> {
+        self.local_instead(key, space, options).map_err(|stale| Miss::Down { error, stale })
+    }
+
+    /// Answers a read from this process's memory whose ring shard does not answer; else there may be an entry that is served where
+    /// its load fails, too.
+    #[cold]
+    pub(crate) fn local_instead<T: DeserializeOwned>(
+        &self,
+        key: &CacheKey,
+        space: &SpaceState,
+        options: &ReadOptions,
+    ) -> Result<Found<T>, Option<Bytes>> {
         let found = match space.settings.local {
             LocalTier::Fallback(_) => self.local.find(key, space),
             LocalTier::Off | LocalTier::Bounded(_) | LocalTier::Tracked(_) => None,
@@ -338,7 +351,25 @@ impl Inner {
                 // Loading again is what the ring shard's failure has to wait for.
                 Ok(Found { refresh_before_ms: 0, status: CacheStatus::LocalHit, ..found })
             }
-            None => Err(Miss::Down { error, stale: self.local.on_error(key, space, options) }),
+            None => Err(self.local.on_error(key, space, options)),
+        }
+    }
+
+    /// Answers a read from this process's memory whose look-up was not answered by its deadline; nothing where that has nothing
+    /// to serve.
+    #[cold]
+    pub(crate) fn local_at_deadline<T: DeserializeOwned>(
+        &self,
+        key: &CacheKey,
+        space: &SpaceState,
+        options: &ReadOptions,
+    ) -> Option<Found<T>> {
+        if options.fresh {
+            return None;
+        }
+        match self.local_instead(key, space, options) {
+            Ok(found) => Some(found),
+            Err(stale) => serve_stale(key, space, &stale?, StaleReason::Deadline),
         }
     }
 

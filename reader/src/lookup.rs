@@ -166,10 +166,7 @@ impl Inner {
             None => look.await,
             Some((after, at)) => match tokio::time::timeout_at(at, look).await {
                 Ok(looked) => looked,
-                Err(_) => {
-                    space.counters.late.increment(1);
-                    return Err(Error::DeadlineExceeded { key: key.clone(), after });
-                }
+                Err(_) => return self.peek_at_deadline(key, space, options, after),
             },
         };
         match looked {
@@ -185,6 +182,19 @@ impl Inner {
                 }
             }
         }
+    }
+
+    /// What a look-up ends with that was not answered by its deadline; not with what is kept for loads that fail, as there is none.
+    #[cold]
+    fn peek_at_deadline<T: DeserializeOwned>(
+        &self,
+        key: &CacheKey,
+        space: &SpaceState,
+        options: &ReadOptions,
+        after: Duration,
+    ) -> Result<Option<Found<T>>, Error> {
+        let found = self.local_instead(key, space, options).ok();
+        found.map(Some).ok_or_else(|| late(key.clone(), space, after))
     }
 
     /// Judges an entry, reads its value, and counts it.
@@ -561,6 +571,12 @@ pub(crate) fn limit_of(options: &ReadOptions, settings: &config::Reader) -> Opti
 /// When a time is over that begins now; nothing where that is beyond what clocks can tell.
 pub(crate) fn from_now(after: Duration) -> Option<tokio::time::Instant> {
     tokio::time::Instant::now().checked_add(after)
+}
+
+/// The error of a read that had no value when its time was over.
+pub(crate) fn late(key: CacheKey, space: &SpaceState, after: Duration) -> Error {
+    space.counters.late.increment(1);
+    Error::DeadlineExceeded { key, after }
 }
 
 fn undecodable(key: CacheKey, source: BoxError) -> Error {
