@@ -284,12 +284,25 @@ impl Inner {
         space: &SpaceState,
         options: &ReadOptions,
     ) -> Option<Found<T>> {
+        let found = self.local_peek(key, space, options)?;
+        self.loaded_again(key, space, found.refresh_before_ms);
+        Some(found)
+    }
+
+    /// As [`Inner::local_first`], for who will not load again what is due for that.
+    #[inline]
+    pub(crate) fn local_peek<T: DeserializeOwned>(
+        &self,
+        key: &CacheKey,
+        space: &SpaceState,
+        options: &ReadOptions,
+    ) -> Option<Found<T>> {
         let kept = self.local.first(key, space, options)?;
         let mut found = self.accept(&kept.entry, space, options).ok()?;
         if found.status == CacheStatus::Hit {
             found.status = CacheStatus::LocalHit;
         }
-        self.answered_first(key, space, found.refresh_before_ms);
+        space.counters.local_hits.increment(1);
         Some(found)
     }
 
@@ -308,13 +321,14 @@ impl Inner {
             Some(_) => space.counters.hits.increment(1),
             None => space.counters.negatives.increment(1),
         }
-        self.answered_first(key, space, refresh_before_ms);
+        space.counters.local_hits.increment(1);
+        self.loaded_again(key, space, refresh_before_ms);
         Some(Found { value, refresh_before_ms, soft_expiry_ms: kept.soft_expiry_ms(), status: CacheStatus::LocalHit })
     }
 
+    /// Drops the copy that has just answered where the read that it answered loads it again.
     #[inline]
-    fn answered_first(&self, key: &CacheKey, space: &SpaceState, refresh_before_ms: u64) {
-        space.counters.local_hits.increment(1);
+    fn loaded_again(&self, key: &CacheKey, space: &SpaceState, refresh_before_ms: u64) {
         if refresh_before_ms != 0 {
             self.local.refreshed(key, space);
         }

@@ -158,7 +158,7 @@ impl Inner {
         space: &SpaceState,
         options: &ReadOptions,
     ) -> Result<Option<Found<T>>, Error> {
-        if let Some(found) = self.local_first(key, space, options) {
+        if let Some(found) = self.local_peek(key, space, options) {
             return Ok(Some(found));
         }
         let look = self.look(key, space, options);

@@ -129,6 +129,27 @@ async fn a_peek_serves_what_a_read_would_without_waiting() {
 }
 
 #[tokio::test]
+async fn a_peek_leaves_the_copy_in_memory_to_the_read_that_loads_again() {
+    let stage = Stage::with(item().local(LocalTier::Bounded(WINDOW))).await;
+    stage.store("a", "tea").await;
+    assert_eq!(stage.items.peek("a").await.unwrap().unwrap().status, CacheStatus::Hit);
+    stage.server.clear();
+    // Whatever the load took, a read would load it again.
+    let eager = stage.items.with(ReadOptions::new().early_refresh(1e12));
+    for _ in 0..20 {
+        let tea = eager.peek("a").await.unwrap().expect("the copy is gone");
+        assert_eq!((tea.value.as_deref(), tea.status), (Some("tea"), CacheStatus::LocalHit));
+    }
+    let load = || async { Ok::<_, Infallible>(Some("new tea".to_owned())) };
+    until("a read that loads again", async || {
+        let read = eager.get_or_load("a", load).await.unwrap();
+        stage.cache.settled().await;
+        read.as_deref() == Some("new tea")
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_read_tells_where_its_answer_came_from() {
     let stage = Stage::with(item().stale_if_error(WINDOW).local(LocalTier::Bounded(WINDOW))).await;
     let loads = |_| async { Ok::<_, Infallible>(Some("tea".to_owned())) };
