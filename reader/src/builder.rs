@@ -315,6 +315,7 @@ impl CacheBuilder {
             raw: SpaceState::new(raw, spaces.len()),
             spaces,
             flights: Flights::new(),
+            last_flights: Flights::new(),
             local,
             retries: Retries::new(self.reader.retry_queue, work.clone(), ended.clone()),
             failures: Failures::new(),

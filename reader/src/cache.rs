@@ -24,7 +24,7 @@ use crate::key::IntoKey;
 use crate::load::Failures;
 use crate::loader::{IntoLoaded, Lazy, Loader};
 use crate::local::Local;
-use crate::lookup::{Found, Miss, Missed, limit_of};
+use crate::lookup::{Found, Miss, Missed, late, limit_of};
 use crate::observe::Watcher;
 use crate::options::ReadOptions;
 use crate::retry::{CLOSING, Retries};
@@ -50,6 +50,8 @@ pub(crate) struct Inner {
     /// The settings of keys that are given as they are.
     pub(crate) raw: Arc<SpaceState>,
     pub(crate) flights: Arc<Flights>,
+    /// Flights of reads whose every attempt was in vain.
+    pub(crate) last_flights: Arc<Flights>,
     /// What is kept in this process's memory.
     pub(crate) local: Arc<Local>,
     /// What is sent again until it is answered.
@@ -269,7 +271,7 @@ impl Inner {
         F: FnOnce() -> Loader + Send,
     {
         match limit_of(options, &self.settings) {
-            None => Either::Left(self.read_until(None, key, space, options, loader)),
+            None => Either::Left(self.read_without_limit(key, space, options, loader)),
             Some(limit) => Either::Right(Box::pin(self.read_within(limit, key, space, options, loader))),
         }
     }
@@ -282,22 +284,24 @@ impl Inner {
         options: &ReadOptions,
         loader: impl FnOnce() -> Loader + Send,
     ) -> Result<Found<T>, Error> {
-        let late = Error::DeadlineExceeded { key: key.clone(), after };
-        // A value that may be served stale is known inside, so a read that has one ends by itself.
-        let read = self.read_until(Some(deadline), key, space, options, loader);
-        match tokio::time::timeout_at(deadline, read).await {
-            Ok(result) => result,
+        let miss: Miss = match tokio::time::timeout_at(deadline, self.look(&key, space, options)).await {
+            Ok(Ok(found)) => return Ok(self.serve(found, || key, space, options, loader)),
+            Ok(Err(miss)) => miss,
             Err(_) => {
-                space.counters.late.increment(1);
-                Err(late)
+                let found = self.local_at_deadline(&key, space, options);
+                return found.ok_or_else(|| late(key, space, after));
             }
-        }
+        };
+        let mut loader = Lazy::new(loader);
+        let mut missed = Missed::new(key.clone(), space, options, Some(deadline), &mut loader);
+        // A value that may be served stale is known inside, so a read that has one ends by itself.
+        let answer = tokio::time::timeout_at(deadline, self.answer_miss(&mut missed, miss)).await;
+        answer.unwrap_or_else(|_| Err(late(key, space, after)))
     }
 
     #[inline]
-    async fn read_until<T: DeserializeOwned + 'static>(
+    async fn read_without_limit<T: DeserializeOwned + 'static>(
         self: &Arc<Self>,
-        deadline: Option<Instant>,
         key: CacheKey,
         space: &Arc<SpaceState>,
         options: &ReadOptions,
@@ -309,7 +313,7 @@ impl Inner {
         };
         // In the room that the look-up has left, which is larger.
         let mut loader = Lazy::new(loader);
-        let mut missed = Missed::new(key, space, options, deadline, &mut loader);
+        let mut missed = Missed::new(key, space, options, None, &mut loader);
         self.answer_miss(&mut missed, miss).await
     }
 }

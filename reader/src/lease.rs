@@ -165,6 +165,11 @@ pub(crate) async fn fly(inner: Arc<Inner>, mut plan: Plan, flight: Flight, down:
     answer_unleased(&inner, &plan, &flight, Consistency::Strong, false).await;
 }
 
+/// Drives the flight of reads whose every attempt was in vain: a load without a lease, as new as it can be.
+pub(crate) async fn fly_past_the_cache(inner: Arc<Inner>, plan: Plan, flight: Flight) {
+    answer_unleased(&inner, &plan, &flight, Consistency::Strong, false).await;
+}
+
 /// The first pause before a waiter looks whether the lease it waits for is still held; each further one is as long again as
 /// all before.
 const FIRST_LOOK: Duration = Duration::from_millis(5);
@@ -257,7 +262,7 @@ async fn load_and_fill(inner: &Inner, plan: &Plan, flight: &Flight, held: Held<'
         // From here on reads look up for themselves: they may begin after an invalidation that voids this fill.
         latest = latest.max(flight.close());
         if !load.encoded.cached {
-            if !lags {
+            if !lags && may_answer_unstored(plan, &mut lease).await {
                 flight.early(began, answer(newest));
             }
             // The lease is given back, and whoever waits for it loads.
@@ -301,6 +306,18 @@ async fn load_and_fill(inner: &Inner, plan: &Plan, flight: &Flight, held: Held<'
             }
         }
     }
+}
+
+/// Whether what is not stored answers the reads that began before its load: where versions are compared only if its lease has
+/// lived until now, as for a fill. A ring shard that does not tell is one that does not answer a fill.
+async fn may_answer_unstored(plan: &Plan, lease: &mut HeldLease) -> bool {
+    if !plan.compares_versions() {
+        return true;
+    }
+    lease.give_back().await.unwrap_or_else(|error| {
+        tracing::debug!(key = %plan.key, %error, "not known whether the lease still lived");
+        true
+    })
 }
 
 /// Takes an entry away that readers of this type cannot use.

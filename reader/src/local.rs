@@ -43,7 +43,8 @@ use serde::de::DeserializeOwned;
 pub(crate) use part::Part;
 
 use crate::cache::Inner;
-use crate::lookup::{Found, Miss};
+use crate::counters::StaleReason;
+use crate::lookup::{Found, Miss, serve_stale};
 use crate::observe::CacheStatus;
 use crate::options::ReadOptions;
 use crate::shard::ReadShard;
@@ -284,12 +285,25 @@ impl Inner {
         space: &SpaceState,
         options: &ReadOptions,
     ) -> Option<Found<T>> {
+        let found = self.local_peek(key, space, options)?;
+        self.loaded_again(key, space, found.refresh_before_ms);
+        Some(found)
+    }
+
+    /// As [`Inner::local_first`], for who will not load again what is due for that.
+    #[inline]
+    pub(crate) fn local_peek<T: DeserializeOwned>(
+        &self,
+        key: &CacheKey,
+        space: &SpaceState,
+        options: &ReadOptions,
+    ) -> Option<Found<T>> {
         let kept = self.local.first(key, space, options)?;
         let mut found = self.accept(&kept.entry, space, options).ok()?;
         if found.status == CacheStatus::Hit {
             found.status = CacheStatus::LocalHit;
         }
-        self.answered_first(key, space, found.refresh_before_ms);
+        space.counters.local_hits.increment(1);
         Some(found)
     }
 
@@ -308,13 +322,14 @@ impl Inner {
             Some(_) => space.counters.hits.increment(1),
             None => space.counters.negatives.increment(1),
         }
-        self.answered_first(key, space, refresh_before_ms);
+        space.counters.local_hits.increment(1);
+        self.loaded_again(key, space, refresh_before_ms);
         Some(Found { value, refresh_before_ms, soft_expiry_ms: kept.soft_expiry_ms(), status: CacheStatus::LocalHit })
     }
 
+    /// Drops the copy that has just answered where the read that it answered loads it again.
     #[inline]
-    fn answered_first(&self, key: &CacheKey, space: &SpaceState, refresh_before_ms: u64) {
-        space.counters.local_hits.increment(1);
+    fn loaded_again(&self, key: &CacheKey, space: &SpaceState, refresh_before_ms: u64) {
         if refresh_before_ms != 0 {
             self.local.refreshed(key, space);
         }
@@ -329,6 +344,18 @@ impl Inner {
         options: &ReadOptions,
         error: ShardError,
     ) -> Result<Found<T>, Miss> {
+        self.local_instead(key, space, options).map_err(|stale| Miss::Down { error, stale })
+    }
+
+    /// Answers a read from this process's memory whose ring shard does not answer; else there may be an entry that is served where
+    /// its load fails, too.
+    #[cold]
+    pub(crate) fn local_instead<T: DeserializeOwned>(
+        &self,
+        key: &CacheKey,
+        space: &SpaceState,
+        options: &ReadOptions,
+    ) -> Result<Found<T>, Option<Bytes>> {
         let found = match space.settings.local {
             LocalTier::Fallback(_) => self.local.find(key, space),
             LocalTier::Off | LocalTier::Bounded(_) | LocalTier::Tracked(_) => None,
@@ -339,7 +366,25 @@ impl Inner {
                 // Loading again is what the ring shard's failure has to wait for.
                 Ok(Found { refresh_before_ms: 0, status: CacheStatus::LocalHit, ..found })
             }
-            None => Err(Miss::Down { error, stale: self.local.on_error(key, space, options) }),
+            None => Err(self.local.on_error(key, space, options)),
+        }
+    }
+
+    /// Answers a read from this process's memory whose look-up was not answered by its deadline; nothing where that has nothing
+    /// to serve.
+    #[cold]
+    pub(crate) fn local_at_deadline<T: DeserializeOwned>(
+        &self,
+        key: &CacheKey,
+        space: &SpaceState,
+        options: &ReadOptions,
+    ) -> Option<Found<T>> {
+        if options.fresh {
+            return None;
+        }
+        match self.local_instead(key, space, options) {
+            Ok(found) => Some(found),
+            Err(stale) => serve_stale(key, space, &stale?, StaleReason::Deadline),
         }
     }
 

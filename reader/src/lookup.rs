@@ -80,7 +80,7 @@ pub(crate) enum Miss {
 }
 
 impl Miss {
-    fn reason(&self) -> MissReason {
+    pub(crate) fn reason(&self) -> MissReason {
         match self {
             Miss::Absent => MissReason::Absent,
             Miss::NotAnEntry(NotAnEntry::Foreign) => MissReason::Foreign,
@@ -158,7 +158,7 @@ impl Inner {
         space: &SpaceState,
         options: &ReadOptions,
     ) -> Result<Option<Found<T>>, Error> {
-        if let Some(found) = self.local_first(key, space, options) {
+        if let Some(found) = self.local_peek(key, space, options) {
             return Ok(Some(found));
         }
         let look = self.look(key, space, options);
@@ -166,10 +166,7 @@ impl Inner {
             None => look.await,
             Some((after, at)) => match tokio::time::timeout_at(at, look).await {
                 Ok(looked) => looked,
-                Err(_) => {
-                    space.counters.late.increment(1);
-                    return Err(Error::DeadlineExceeded { key: key.clone(), after });
-                }
+                Err(_) => return self.peek_at_deadline(key, space, options, after),
             },
         };
         match looked {
@@ -185,6 +182,19 @@ impl Inner {
                 }
             }
         }
+    }
+
+    /// What a look-up ends with that was not answered by its deadline; not with what is kept for loads that fail, as there is none.
+    #[cold]
+    fn peek_at_deadline<T: DeserializeOwned>(
+        &self,
+        key: &CacheKey,
+        space: &SpaceState,
+        options: &ReadOptions,
+        after: Duration,
+    ) -> Result<Option<Found<T>>, Error> {
+        let found = self.local_instead(key, space, options).ok();
+        found.map(Some).ok_or_else(|| late(key.clone(), space, after))
     }
 
     /// Judges an entry, reads its value, and counts it.
@@ -297,7 +307,7 @@ impl Inner {
                 },
             };
         }
-        let answer = Box::pin(self.load_past_the_cache(missed)).await;
+        let answer = Box::pin(self.answer_past_the_cache(missed, since)).await;
         self.passed_on(missed, answer)
     }
 
@@ -372,11 +382,55 @@ impl Inner {
         missed.or_stale(self.look(&key, space, options)).await.unwrap_or_else(Ok)
     }
 
-    /// Loads without a lease for a read whose every attempt was in vain; nothing is stored.
-    async fn load_past_the_cache<T: DeserializeOwned>(&self, missed: &mut Missed<'_>) -> Result<Found<T>, Error> {
+    /// Answers a read whose every attempt was in vain by a load without a lease, which such reads of the key share; nothing is
+    /// stored.
+    async fn answer_past_the_cache<T: DeserializeOwned + 'static>(
+        self: &Arc<Self>,
+        missed: &mut Missed<'_>,
+        since: Instant,
+    ) -> Result<Found<T>, Error> {
         missed.space.counters.uncached.increment(1);
+        let outcome = match self.join_last(missed, since) {
+            Seat::Answered(outcome) => Some(outcome),
+            Seat::Waiting(answered) => match missed.or_stale(answered).await {
+                Ok(outcome) => outcome.ok(),
+                Err(found) => return Ok(found),
+            },
+        };
+        match self.conclude(missed, outcome) {
+            Next::Answered(answer) => answer,
+            // It was loaded as another type, which this one does not read.
+            Next::Miss(_) | Next::LookAgain => self.load_alone(missed).await,
+        }
+    }
+
+    /// Takes a seat in the key's last flight, whose load has no lease; it is started where there is none.
+    fn join_last(self: &Arc<Self>, missed: &mut Missed<'_>, since: Instant) -> Seat {
+        let (seat, flight) = self.last_flights.join(&missed.key, since);
+        match flight {
+            Some(flight) => {
+                let plan = self.plan_of_last(missed);
+                self.spawn(lease::fly_past_the_cache(self.clone(), plan, flight).in_current_span());
+            }
+            None => {
+                missed.space.counters.joined.increment(1);
+                missed.loader.stand_by();
+            }
+        }
+        seat
+    }
+
+    /// The plan of a load past the cache. That is neither a first load nor one on behalf of a failure, so the budget of repeated
+    /// loads has no part in it.
+    fn plan_of_last(&self, missed: &mut Missed<'_>) -> Plan {
         let loader = missed.loader.lend().clone();
         let plan = self.plan(missed.key.clone(), missed.space, missed.options, loader, 0);
+        Plan { repeats: true, ..plan }
+    }
+
+    /// Loads without a lease, for this read alone.
+    async fn load_alone<T: DeserializeOwned>(&self, missed: &mut Missed<'_>) -> Result<Found<T>, Error> {
+        let plan = self.plan_of_last(missed);
         let loaded = match missed.or_stale(load::unleased(self, &plan, Consistency::Strong)).await {
             Ok(Ok((_, loaded))) => loaded,
             Ok(Err(error)) => return missed.serve_stale(StaleReason::Error).ok_or(error),
@@ -517,6 +571,12 @@ pub(crate) fn limit_of(options: &ReadOptions, settings: &config::Reader) -> Opti
 /// When a time is over that begins now; nothing where that is beyond what clocks can tell.
 pub(crate) fn from_now(after: Duration) -> Option<tokio::time::Instant> {
     tokio::time::Instant::now().checked_add(after)
+}
+
+/// The error of a read that had no value when its time was over.
+pub(crate) fn late(key: CacheKey, space: &SpaceState, after: Duration) -> Error {
+    space.counters.late.increment(1);
+    Error::DeadlineExceeded { key, after }
 }
 
 fn undecodable(key: CacheKey, source: BoxError) -> Error {

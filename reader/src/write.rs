@@ -28,14 +28,15 @@ pub struct Invalidated {
     /// value, and this one loads the keys past the ring shard. Where more wait than `reader.retry_queue` allows, the oldest
     /// are given up, which is counted and logged as an error.
     pub queued: u64,
-    /// Meant for ring shards that have left the ring and cannot be reached; whoever still reads from them has to wait for
-    /// the invalidators.
+    /// Meant for ring shards that have left the ring and cannot be reached: this process reads from them no more, and shares
+    /// no load that it began there. Whoever still reads from them has to wait for the invalidators.
     pub gone: u64,
 }
 
 impl Invalidated {
     /// Whether every ring shard of the ring has acknowledged it: no read that begins from now on, anywhere, is answered
-    /// from the ring by what was cached or loaded before. What other processes keep in their memory follows by one push
+    /// from the ring by what was cached or loaded before. Shards that have left it and are [gone](Self::gone) do not count:
+    /// they may still serve processes that do not know of the change of the ring. What other processes keep in their memory follows by one push
     /// ([`LocalTier::Tracked`](crate::LocalTier::Tracked)), or is over when its time is.
     #[must_use]
     pub fn is_done(&self) -> bool {

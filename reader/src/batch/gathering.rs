@@ -144,7 +144,7 @@ impl<K, T> State<K, T> {
             full || open.waits_for.is_some_and(|before| earliest.is_none_or(|read| read >= before))
         };
         if let Some(open) = self.open.take_if(complete) {
-            // Its task is there as long as the cache is.
+            // Its task is there as long as the cache and its runtime are; after that the keys are told that there is none.
             let _ = open.ready.send(open.parts);
         }
     }
@@ -167,13 +167,17 @@ where
         let way = Arc::new(OnItsWay { gathering, inner, space, key, expected, under: Mutex::default() });
         let place: Arc<dyn Place> = way.clone();
         let load = move |consistency| way.clone().load(consistency);
-        Loader::new::<T, Loaded<T>, Failure, _, _>(self.loader.told, load).with_place(place)
+        let loader = Loader::new::<T, Loaded<T>, Failure, _, _>(self.loader.told, load);
+        // What is never shared is counted as any load is, before its lease is taken.
+        if self.loader.max_batch == 1 { loader } else { loader.with_place(place) }
     }
 
     /// Adds a key to the call that takes keys now, and opens one where there is none.
     fn add(self: &Arc<Self>, inner: &Arc<Inner>, space: &Arc<SpaceState>, part: Part<K, T>) {
         let mut state = self.state();
         let now = Instant::now();
+        // Keys of a call that nobody is left to make, because the runtime of whoever opened it has ended, go into the next.
+        let ended = state.open.take_if(|open| open.ready.is_closed());
         match &mut state.open {
             Some(open) => {
                 open.parts.push(part);
@@ -184,7 +188,9 @@ where
                 state.next_call += 1;
                 let waits_for = self.loader.window.is_zero().then_some(state.next_read);
                 let (ready, begin) = oneshot::channel();
-                state.open = Some(Open { id, parts: vec![part], changed: now, waits_for, ready });
+                let mut parts = ended.map_or_else(Vec::new, |ended| ended.parts);
+                parts.push(part);
+                state.open = Some(Open { id, parts, changed: now, waits_for, ready });
                 // Within the read that opened it, whoever else it answers.
                 inner.spawn(self.clone().gather(inner.clone(), space.clone(), id, begin).in_current_span());
             }

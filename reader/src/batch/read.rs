@@ -1,8 +1,11 @@
 //! Reading many keys: the look-ups of all ring shards at once, and a single read's own way for each miss.
 
 use std::collections::VecDeque;
+use std::future::poll_fn;
 use std::hash::Hash;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::Poll;
 
 use bytes::Bytes;
 use futures_util::StreamExt;
@@ -10,6 +13,7 @@ use futures_util::stream::FuturesUnordered;
 use ringtide_core::valkey::ShardError;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio::time::Sleep;
 use tracing::Instrument;
 
 use super::answers::Batch;
@@ -19,7 +23,7 @@ use crate::cache::Inner;
 use crate::counters::StaleReason;
 use crate::error::Error;
 use crate::key::SpaceKey;
-use crate::lookup::{Found, Miss, Missed, from_now, limit_of, read_entry, serve_stale};
+use crate::lookup::{Found, Miss, Missed, from_now, late, limit_of, read_entry, serve_stale};
 use crate::observe::{self, Tally};
 use crate::space::Space;
 use crate::topology::Topology;
@@ -113,9 +117,11 @@ where
             (place, inner.answer_miss(&mut missed, miss).await)
         }
     };
-    // Values that may be served at the deadline.
-    let mut stale = Vec::new();
+    // What has missed, where there is a deadline, with the values that may be served then.
+    let mut missed = Vec::new();
     let (mut misses, mut missing, mut behind) = (VecDeque::new(), FuturesUnordered::new(), 0);
+    // The soft time-out, where any of those that wait for their wave may be served then.
+    let mut soft_over = None;
     let reading = async {
         loop {
             tokio::select! {
@@ -150,8 +156,11 @@ where
                                 *answered = Some(Ok(found.value));
                             }
                             Err(miss) => {
-                                if let (Some(_), Some(entry)) = (deadline, miss.stale()) {
-                                    stale.push((place, key.clone(), entry.clone()));
+                                if deadline.is_some() {
+                                    missed.push((place, miss.stale().map(|entry| (key.clone(), entry.clone()))));
+                                }
+                                if let (Some(at), Some(_)) = (soft, miss.stale()) {
+                                    soft_over.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(at)));
                                 }
                                 misses.push_back((place, part.clone(), key.clone(), miss));
                             }
@@ -164,6 +173,18 @@ where
                     start_some(&mut misses, &mut missing, begin);
                     drop(expected);
                 }
+                () = over(&mut soft_over), if !misses.is_empty() => {
+                    soft_over = None;
+                    misses.retain(|(place, _, key, miss)| {
+                        let serve = |entry| serve_stale(key, state, entry, StaleReason::SoftTimeout);
+                        let Some(found) = miss.stale().and_then(serve) else { return true };
+                        state.counters.misses.add(miss.reason());
+                        tally.count(|| Some(key.clone()), Ok(found.answered()));
+                        let (_, answered) = &mut answers[*place];
+                        *answered = Some(Ok(found.value));
+                        false
+                    });
+                }
                 Some((place, answer)) = missing.next(), if !missing.is_empty() => {
                     let (part, answered) = &mut answers[place];
                     tally.count(|| space.key(&*part).ok(), answer.as_ref().map(Found::answered));
@@ -174,34 +195,51 @@ where
             }
         }
     };
-    match deadline {
-        None => reading.await,
+    let is_over = match deadline {
+        None => {
+            reading.await;
+            false
+        }
         // What is not answered by then is late; the rest is answered all the same.
-        Some(at) => tokio::time::timeout_at(at, reading).await.unwrap_or(()),
-    }
-    // What no wave has come to by then, or too few were told of in the last moment.
-    for (place, key, entry) in stale {
-        let (_, answer) = &mut answers[place];
-        if answer.is_none()
-            && let Some(found) = serve_stale(&key, state, &entry, StaleReason::Deadline)
-        {
-            tally.count(|| Some(key), Ok(found.answered()));
-            *answer = Some(Ok(found.value));
+        Some(at) => tokio::time::timeout_at(at, reading).await.is_err(),
+    };
+    if is_over {
+        let mut looked_up = vec![false; answers.len()];
+        // What no wave has come to by then, or too few were told of in the last moment.
+        for (place, stale) in missed {
+            looked_up[place] = true;
+            let (_, answer) = &mut answers[place];
+            if answer.is_none()
+                && let Some((key, entry)) = stale
+                && let Some(found) = serve_stale(&key, state, &entry, StaleReason::Deadline)
+            {
+                tally.count(|| Some(key), Ok(found.answered()));
+                *answer = Some(Ok(found.value));
+            }
+        }
+        for ((part, answer), looked_up) in answers.iter_mut().zip(looked_up) {
+            if answer.is_none()
+                && !looked_up
+                && let Ok(key) = space.key(&*part)
+                && let Some(found) = inner.local_at_deadline(&key, state, options)
+            {
+                tally.count(|| Some(key), Ok(found.answered()));
+                *answer = Some(Ok(found.value));
+            }
         }
     }
     // The answers stay where they are: an answer that may be missing takes no more room than one that may not.
-    let mut late = |key: &K| {
+    let mut unanswered = |key: &K| {
         let key = space.key(key)?;
-        state.counters.late.increment(1);
         let error = match limit {
-            Some((after, _)) => Error::DeadlineExceeded { key: key.clone(), after },
+            Some((after, _)) => late(key.clone(), state, after),
             None => Error::Closed { key: key.clone() },
         };
         tally.count(|| Some(key), Err(&error));
         Err(error)
     };
     let answered = |(key, answer): (K, Option<_>)| {
-        let answer = answer.unwrap_or_else(|| late(&key));
+        let answer = answer.unwrap_or_else(|| unanswered(&key));
         (key, answer)
     };
     Batch::new(answers.into_iter().map(answered).collect())
@@ -231,6 +269,11 @@ fn unless_owed(
         None => (Some(lookup), None),
     };
     others.zip(Some(None)).into_iter().chain(theirs.zip(Some(owed)))
+}
+
+/// Waits until a time is over; for ever where there is none.
+fn over(time: &mut Option<Pin<Box<Sleep>>>) -> impl Future<Output = ()> {
+    poll_fn(|context| time.as_mut().map_or(Poll::Pending, |time| time.as_mut().poll(context)))
 }
 
 /// Most misses of one read that are answered at once: the leases and fills of more would outlast a command's time-out.

@@ -68,6 +68,13 @@ impl HeldLease {
         Ok(reply)
     }
 
+    /// Gives the lease back and has its waiters load for themselves; tells whether it has lived until then.
+    pub(crate) async fn give_back(&mut self) -> Result<bool, ShardError> {
+        let lived = self.shard.release(&self.key, &self.token, Release::Retry).await?;
+        self.ended = true;
+        Ok(lived)
+    }
+
     /// Gives the lease back and tells its waiters that the load failed.
     pub(crate) async fn release_failed(mut self, reason: &str) {
         if self.shard.release(&self.key, &self.token, Release::Failed(reason)).await.is_ok() {

@@ -168,6 +168,8 @@ impl Delivery {
         let keys = count(left.iter().copied());
         if matches!(error, ShardError::Unavailable { .. }) && topology.has_left(shard) {
             tracing::debug!(ring_shard = %shard.shard.name(), keys, %error, "a ring shard that has left is not told");
+            // A load under one of its leases may be stored there, and yet be from before.
+            left.iter().flat_map(|part| part.keys()).for_each(|key| self.inner.flights.part(key));
             return self.progress.settle(left, Invalidated { gone: keys, ..Invalidated::default() });
         }
         tracing::warn!(ring_shard = %shard.shard.name(), keys, %error, "invalidations are not answered, they are sent again");

@@ -4,16 +4,16 @@
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use ringtide::{
     BatchLoader, Cache, CacheKey, CacheStatus, Consistency, Error, Loaded, LocalTier, MemoryServer, ReadOptions, Space,
-    SpaceSettings,
+    SpaceSettings, config,
 };
 
-use super::support::{Counters, LONG};
+use super::support::{Counters, LONG, until};
 
 const WINDOW: Duration = Duration::from_secs(60);
 
@@ -129,6 +129,27 @@ async fn a_peek_serves_what_a_read_would_without_waiting() {
 }
 
 #[tokio::test]
+async fn a_peek_leaves_the_copy_in_memory_to_the_read_that_loads_again() {
+    let stage = Stage::with(item().local(LocalTier::Bounded(WINDOW))).await;
+    stage.store("a", "tea").await;
+    assert_eq!(stage.items.peek("a").await.unwrap().unwrap().status, CacheStatus::Hit);
+    stage.server.clear();
+    // Whatever the load took, a read would load it again.
+    let eager = stage.items.with(ReadOptions::new().early_refresh(1e12));
+    for _ in 0..20 {
+        let tea = eager.peek("a").await.unwrap().expect("the copy is gone");
+        assert_eq!((tea.value.as_deref(), tea.status), (Some("tea"), CacheStatus::LocalHit));
+    }
+    let load = || async { Ok::<_, Infallible>(Some("new tea".to_owned())) };
+    until("a read that loads again", async || {
+        let read = eager.get_or_load("a", load).await.unwrap();
+        stage.cache.settled().await;
+        read.as_deref() == Some("new tea")
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_read_tells_where_its_answer_came_from() {
     let stage = Stage::with(item().stale_if_error(WINDOW).local(LocalTier::Bounded(WINDOW))).await;
     let loads = || async { Ok::<_, Infallible>(Some("tea".to_owned())) };
@@ -209,6 +230,61 @@ async fn a_loader_of_one_key_is_bound_to_its_key_space() {
     );
     let found: Vec<_> = together.get_many(21..=30).await.into_found().collect();
     assert_eq!(found, (21..=30).map(|pk| (pk, format!("tea {pk}"))).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn keys_of_a_loader_of_one_key_take_their_leases_one_after_the_other_as_single_reads_do() {
+    let server = MemoryServer::new("a");
+    let reader = config::Reader { max_loads: 1, load_timeout: Duration::from_secs(2), ..config::Reader::default() };
+    let cache = Cache::builder().memory_shard(&server).reader(reader).space(item()).build().await.unwrap();
+    let (leases, held) = (Arc::new(AtomicUsize::new(0)), server.clone());
+    let noted = leases.clone();
+    let names = cache.space::<String>("item").unwrap().with_loader(BatchLoader::each(move |pk: u64| {
+        let (noted, held) = (noted.clone(), held.clone());
+        async move {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            let leases = held.keys().iter().filter(|name| name.starts_with("lock:")).count();
+            noted.fetch_max(leases, Ordering::SeqCst);
+            Ok::<_, io::Error>(Some(format!("tea {pk}")))
+        }
+    }));
+    // Longer than half a load's time-out, after which a part of a call that several keys share is given up.
+    let found = tokio::time::timeout(LONG, names.get_many(1..=14)).await.expect("nobody hangs").into_values();
+    assert_eq!(found.unwrap(), (1..=14).map(|pk| Some(format!("tea {pk}"))).collect::<Vec<_>>());
+    assert_eq!(leases.load(Ordering::SeqCst), 1, "a lease is held while its load is put off");
+}
+
+#[test]
+fn keys_of_a_call_whose_runtime_has_ended_go_into_the_next() {
+    let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let (lasting, ending) = (runtime(), runtime());
+    let calls = Arc::new(Mutex::new(Vec::new()));
+    let noted = calls.clone();
+    let load = move |keys: Vec<u64>| {
+        noted.lock().unwrap().push(keys.clone());
+        async move { Ok::<_, Infallible>(keys.into_iter().map(|pk| (pk, format!("tea {pk}"))).collect::<HashMap<_, _>>()) }
+    };
+    let stage = lasting.block_on(Stage::with(item()));
+    let names = stage.items.with_loader(BatchLoader::new(load).window(Duration::from_millis(500)));
+    let get = |pk: u64| {
+        let names = names.clone();
+        async move { tokio::time::timeout(LONG / 4, names.get(pk)).await.expect("nobody hangs").unwrap() }
+    };
+    let tea = |pk: u64| Some(format!("tea {pk}"));
+
+    // It opens a call, and ends before its window is over.
+    ending.spawn(get(1));
+    let opened = || stage.server.value("lock:{item:1}").is_some();
+    ending.block_on(async {
+        until("the lease", async || opened()).await;
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    });
+    let waits = lasting.spawn(get(2));
+    lasting.block_on(until("the other's lease", async || stage.server.value("lock:{item:2}").is_some()));
+    drop(ending);
+    assert_eq!(lasting.block_on(get(3)), tea(3));
+    assert_eq!(lasting.block_on(waits).unwrap(), tea(2), "it was in the call already");
+    assert_eq!(*calls.lock().unwrap(), [[2, 3]], "who has ended waits for nothing");
 }
 
 #[tokio::test]

@@ -1,9 +1,10 @@
 //! Callers' deadlines hold wherever a read waits, and loads hurt nobody but themselves.
 
+use std::collections::HashMap;
 use std::convert::Infallible;
 use std::time::{Duration, Instant};
 
-use ringtide::{Cache, Error, ReadOptions, Space, SpaceSettings, config};
+use ringtide::{Cache, CacheStatus, Error, LocalTier, ReadOptions, Space, SpaceSettings, config};
 use tokio::task::JoinHandle;
 
 use super::support::{Counters, LONG, Origin, Server, builder, until};
@@ -148,4 +149,77 @@ async fn loaders_that_hang_or_panic_hurt_no_other_key() {
     for pk in 0..=20 {
         until("the lease's release", async || !server.exists(&format!("lock:{{item:{pk}}}")).await).await;
     }
+}
+
+/// One that has stored an item and found it again, so that it is kept in memory.
+async fn remembering(server: &Server, counters: &Counters, settings: SpaceSettings) -> Space<usize> {
+    let cache = counters.build(builder(server).space(settings.ttl(LONG * 10).ttl_jitter(0.0))).await;
+    let space = cache.space("item").unwrap();
+    assert_eq!(read(&space, 1, &Origin::open()).await.unwrap().0.unwrap(), Some(1));
+    cache.settled().await;
+    assert_eq!(read(&space, 1, &Origin::held()).await.unwrap().0.unwrap(), Some(1));
+    space
+}
+
+/// Reads an item that is kept in memory, and one that is not, while the ring shard does not answer.
+async fn read_both(space: &Space<usize>) -> Vec<Result<Option<usize>, Error>> {
+    let none = |_: Vec<u64>| async move { Ok::<_, Infallible>(HashMap::<u64, usize>::new()) };
+    let batch = tokio::time::timeout(LONG, impatient(space).get_many([1, 2], none)).await.expect("nobody hangs");
+    batch.into_iter().map(|(_, answer)| answer).collect()
+}
+
+#[tokio::test]
+async fn at_the_deadline_of_a_look_up_what_is_kept_in_memory_for_failures_is_served() {
+    let server = Server::start().await;
+    let counters = Counters::default();
+    let item = || SpaceSettings::new("item", "item:{pk}");
+    let space = remembering(&server, &counters, item().local(LocalTier::Fallback(LONG))).await;
+    server.freeze();
+    assert_eq!(read(&impatient(&space), 1, &Origin::open()).await.unwrap().0.unwrap(), Some(1));
+    let peeked = impatient(&space).peek(1).await.unwrap().unwrap();
+    assert_eq!((peeked.value, peeked.status), (Some(1), CacheStatus::LocalHit));
+    let both = read_both(&space).await;
+    assert!(matches!(both[..], [Ok(Some(1)), Err(Error::DeadlineExceeded { .. })]), "{both:?}");
+    assert!(matches!(impatient(&space).peek(2).await, Err(Error::DeadlineExceeded { .. })));
+    is_late(read(&impatient(&space), 2, &Origin::open())).await;
+    assert_eq!(counters.sum("ringtide_reader_local_fallback_hits_total", ""), 3);
+    assert_eq!(counters.sum("ringtide_reader_deadlines_exceeded_total", ""), 3);
+    server.thaw();
+}
+
+#[tokio::test]
+async fn at_the_deadline_of_a_look_up_what_may_be_served_stale_is() {
+    const SHORT: Duration = Duration::from_millis(10);
+    for tier in [LocalTier::Fallback(SHORT), LocalTier::Bounded(SHORT), LocalTier::Tracked(SHORT), LocalTier::Off] {
+        let server = Server::start().await;
+        let (counters, settings) = (Counters::default(), SpaceSettings::new("item", "item:{pk}").local(tier));
+        let space = remembering(&server, &counters, settings.stale_if_error(LONG)).await;
+        server.freeze();
+        tokio::time::sleep(SHORT * 2).await;
+        if tier == LocalTier::Off {
+            is_late(read(&impatient(&space), 1, &Origin::open())).await;
+            continue;
+        }
+        assert_eq!(read(&impatient(&space), 1, &Origin::open()).await.unwrap().0.unwrap(), Some(1), "{tier:?}");
+        let both = read_both(&space).await;
+        assert!(matches!(both[..], [Ok(Some(1)), Err(Error::DeadlineExceeded { .. })]), "{tier:?}: {both:?}");
+        assert_eq!(counters.sum("ringtide_reader_stale_total", "deadline"), 2, "{tier:?}");
+        assert!(impatient(&space).peek(1).await.is_err(), "{tier:?}: no load has failed");
+        server.thaw();
+    }
+}
+
+#[tokio::test]
+async fn at_the_deadline_of_a_load_nothing_is_served_that_its_look_up_did_not_find() {
+    let server = Server::start().await;
+    let settings = SpaceSettings::new("item", "item:{pk}").local(LocalTier::Fallback(LONG)).stale_if_error(LONG);
+    let space = remembering(&server, &Counters::default(), settings).await;
+    redis::cmd("UNLINK").arg("item:1").exec_async(&mut server.connection().await).await.unwrap();
+    let origin = Origin::held();
+    is_late(read(&impatient(&space), 1, &origin)).await;
+    let hangs = |_: Vec<u64>| std::future::pending::<Result<HashMap<u64, usize>, Infallible>>();
+    let batch = tokio::time::timeout(LONG, impatient(&space).get_many([1], hangs)).await.expect("nobody hangs");
+    let answer = batch.into_values();
+    assert!(matches!(answer, Err(Error::DeadlineExceeded { .. })), "{answer:?}");
+    origin.allow(1);
 }

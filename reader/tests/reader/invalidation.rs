@@ -160,6 +160,15 @@ async fn a_load_below_the_floor_is_repeated_strongly_under_the_same_lease() {
 
 #[tokio::test]
 async fn where_versions_are_compared_what_turns_out_void_is_nobodys_answer() {
+    what_turns_out_void_is_nobodys_answer(|loaded| loaded).await;
+}
+
+#[tokio::test]
+async fn neither_is_it_where_it_is_not_to_be_stored() {
+    what_turns_out_void_is_nobodys_answer(Loaded::uncached).await;
+}
+
+async fn what_turns_out_void_is_nobodys_answer(form: fn(Loaded<u64>) -> Loaded<u64>) {
     let server = Server::start().await;
     let shard = server.shard().await;
     let mode = Mode::Versioned { attribute: "v".into(), tombstone: None };
@@ -172,7 +181,7 @@ async fn where_versions_are_compared_what_turns_out_void_is_nobodys_answer() {
             let origin = origin.clone();
             async move {
                 let version = origin.load().await as u64;
-                Ok::<_, Infallible>(Loaded::new(Some(version)).version_number(version.into()))
+                Ok::<_, Infallible>(form(Loaded::new(Some(version)).version_number(version.into())))
             }
         }
     };

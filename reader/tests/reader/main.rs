@@ -17,6 +17,7 @@ mod local;
 mod memory;
 mod observed;
 mod outage;
+mod past_the_cache;
 mod permissions;
 mod retries;
 mod ring_changes;

@@ -1,6 +1,7 @@
 //! A ring whose membership changes while it is read.
 
 mod invalidators;
+mod left;
 mod moved;
 
 use std::collections::BTreeMap;

@@ -2,9 +2,11 @@
 
 use std::collections::HashMap;
 use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use ringtide::{Error, ReadOptions, SpaceSettings};
+use ringtide::{CacheStatus, Error, Observer, ReadEnd, ReadOptions, SpaceSettings};
 
 use super::stage::{Stage, Table, name};
 use crate::support::{LONG, Origin, until};
@@ -159,6 +161,41 @@ async fn however_many_keys_have_a_stale_value_all_are_answered_at_the_deadline_o
         assert_eq!(values.unwrap(), keys().map(|pk| stored.item(pk)).collect::<Vec<_>>());
         assert!(took < most, "{took:?}");
     }
+}
+
+/// Hears of the keys that were answered by stale values.
+#[derive(Default)]
+struct Stale(AtomicU64);
+
+impl Observer for Stale {
+    fn read(&self, read: &ReadEnd<'_>) {
+        self.0.fetch_add(u64::from(read.result.ok() == Some(CacheStatus::Stale)), Ordering::SeqCst);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stale_value_answers_at_the_soft_time_out_though_others_are_still_waited_for_before_it() {
+    let heard = Arc::new(Stale::default());
+    let kept = settings().ttl(Duration::from_millis(40)).ttl_jitter(0.0).stale_if_error(LONG);
+    let stage = Stage::built(1, kept, |builder| builder.observer(heard.clone())).await;
+    let (stored, held) = (Table::new(Origin::open()), Table::new(Origin::held()));
+    stage.fill(5000..5500, &stored).await;
+    tokio::time::sleep(Duration::from_millis(60)).await;
+    let patient = stage.products.with(ReadOptions::new().soft_timeout(Duration::from_millis(50)));
+    // As many as are loaded at once, of which nothing is known, and then those whose times are over.
+    let keys = || (0..1000).chain(5000..5500);
+    let reading = tokio::spawn({
+        let load = held.loader();
+        async move { patient.get_many(keys(), load).await.into_values().unwrap() }
+    });
+    held.origin.begun().await;
+    // The table has no item whose number ends with 9.
+    until("the stale answers", async || heard.0.load(Ordering::SeqCst) == 450).await;
+    assert!(!reading.is_finished());
+    assert_eq!(stage.counters.sum("ringtide_reader_stale_total", "soft_timeout"), 450);
+    held.origin.allow(1000);
+    assert_eq!(reading.await.unwrap(), keys().map(|pk| stored.item(pk)).collect::<Vec<_>>());
+    assert_eq!(heard.0.load(Ordering::SeqCst), 450);
 }
 
 #[tokio::test]
