@@ -135,7 +135,7 @@ impl Queue {
         }
     }
 
-    /// Whether the last attempt was acknowledged.
+    /// Whether the last attempt was acknowledged, or nothing is left that was not and the shard answers.
     pub(super) fn healthy(&self) -> bool {
         self.healthy.load(Ordering::Acquire)
     }
@@ -303,6 +303,17 @@ impl Queue {
         self.moved.notify_waiters();
     }
 
+    /// Notes that the servers have answered when they were asked who they are, whatever they said.
+    ///
+    /// Batches that failed may have been given up since, and nothing be sent that would be acknowledged. Whether the shard
+    /// takes commands is not known then, and nothing says that it does not: the next batch tells.
+    fn answered(&self) {
+        let mut state = self.lock();
+        if !self.waits(&mut state) && !self.healthy.swap(true, Ordering::AcqRel) {
+            tracing::info!(ring_shard = %self.name, "a ring shard answers again, and nothing waits for it");
+        }
+    }
+
     fn take_flush(&self) -> Option<Flush> {
         let mut state = self.lock();
         let flush = state.flush.take()?;
@@ -318,8 +329,21 @@ impl Queue {
     }
 
     fn has_waiting(&self) -> bool {
-        let state = self.lock();
+        self.waits(&mut self.lock())
+    }
+
+    /// Whether anybody waits for the shard, be it for a flush.
+    fn waits(&self, state: &mut State) -> bool {
+        self.drop_given_up(state);
         !state.waiting.is_empty() || state.flush.is_some()
+    }
+
+    /// Drops batches at the head that nobody waits for.
+    fn drop_given_up(&self, state: &mut State) {
+        if state.drop_given_up() {
+            self.note_pending(state);
+            self.moved.notify_waiters();
+        }
     }
 
     /// When the next batch is due that waits for its time.
@@ -331,10 +355,7 @@ impl Queue {
     fn take(&self, idle: bool) -> Option<Item> {
         let mut state = self.lock();
         state.wake(Instant::now());
-        if state.drop_given_up() {
-            self.note_pending(&state);
-            self.moved.notify_waiters();
-        }
+        self.drop_given_up(&mut state);
         if state.waiting.front()?.is_refresh() && !idle {
             return None;
         }

@@ -12,7 +12,7 @@ use super::courier::DEPTH;
 use super::*;
 use crate::command::{Action, Command, Image};
 use crate::key::{CacheKey, KeySpace, Mode, Template};
-use crate::valkey::Loss;
+use crate::valkey::{Loss, Servers};
 use crate::version::Version;
 
 /// A ring shard that is up or down, and that notes what it acknowledged.
@@ -32,9 +32,39 @@ struct Scripted {
     /// Connections made so far, and how many more are made while batches are carried out.
     connects: AtomicU64,
     reconnects: AtomicU64,
+    /// As many more while replicas are waited for, and while it is flushed.
+    reconnects_at_barrier: AtomicU64,
+    reconnects_at_flush: AtomicU64,
+    says: Mutex<Says>,
+    looks: AtomicUsize,
+}
+
+/// What a ring shard says when it is asked which servers it is.
+#[derive(Clone, Copy, Debug, Default)]
+enum Says {
+    /// It answers, and does not tell.
+    #[default]
+    Nothing,
+    Run(&'static str),
+    /// It answers that this client may not ask.
+    Refusal,
+    /// It does not answer.
+    Silence,
 }
 
 impl Scripted {
+    fn say(&self, says: Says) {
+        *self.says.lock().unwrap() = says;
+    }
+
+    fn reconnect(&self, planned: &AtomicU64) {
+        self.connects.fetch_add(planned.swap(0, Ordering::SeqCst), Ordering::SeqCst);
+    }
+
+    fn rejected(code: &str) -> ShardError {
+        ShardError::Rejected { shard: "a".into(), code: code.into(), text: "planted".into() }
+    }
+
     fn error(&self) -> ShardError {
         ShardError::TimedOut { shard: "a".into() }
     }
@@ -51,18 +81,14 @@ impl RingShard for Scripted {
             self.most_under_way.fetch_max(under_way, Ordering::SeqCst);
             tokio::time::sleep(Duration::from_millis(1)).await;
             self.under_way.fetch_sub(1, Ordering::SeqCst);
-            self.connects.fetch_add(self.reconnects.swap(0, Ordering::SeqCst), Ordering::SeqCst);
+            self.reconnect(&self.reconnects);
             assert!(!self.panics.load(Ordering::SeqCst), "planted");
             if self.down.load(Ordering::SeqCst) {
                 return Err(self.error());
             }
             let refresh = commands.iter().any(|c| matches!(c.action, Action::Refresh { .. }));
             if refresh && self.refuses_refreshes.load(Ordering::SeqCst) {
-                return Err(ShardError::Rejected {
-                    shard: "a".into(),
-                    code: "OOM".into(),
-                    text: "command not allowed".into(),
-                });
+                return Err(Self::rejected("OOM"));
             }
             self.applied.lock().unwrap().extend(commands.iter().map(|c| c.key.to_string()));
             Ok(Applied::default())
@@ -72,10 +98,12 @@ impl RingShard for Scripted {
     fn flush<'a>(&'a self, prefix: &'a str, _: Duration) -> BoxFuture<'a, Result<u64, ShardError>> {
         Box::pin(async move {
             if self.down.load(Ordering::SeqCst) {
+                tokio::time::sleep(Duration::from_millis(5)).await;
                 return Err(self.error());
             }
             let takes = *self.flush_takes.lock().unwrap();
             tokio::time::sleep(takes).await;
+            self.reconnect(&self.reconnects_at_flush);
             self.flushed.lock().unwrap().push(prefix.to_owned());
             Ok(1)
         })
@@ -85,6 +113,21 @@ impl RingShard for Scripted {
         Box::pin(tokio::time::sleep(within))
     }
 
+    fn servers(&self) -> BoxFuture<'_, Result<Option<Servers>, ShardError>> {
+        Box::pin(async move {
+            self.looks.fetch_add(1, Ordering::SeqCst);
+            match *self.says.lock().unwrap() {
+                Says::Nothing => Ok(None),
+                Says::Run(id) => {
+                    let info = format!("run_id:{id}\nrole:master\nmaster_replid:{id}\nmaster_repl_offset:0\n");
+                    Ok(Some(Servers::read(&[info], false).unwrap()))
+                }
+                Says::Refusal => Err(Self::rejected("NOPERM")),
+                Says::Silence => Err(self.error()),
+            }
+        })
+    }
+
     fn connects(&self) -> u64 {
         self.connects.load(Ordering::SeqCst)
     }
@@ -92,10 +135,11 @@ impl RingShard for Scripted {
     fn replicated(&self, _: u32, within: Duration) -> BoxFuture<'_, Result<(), ShardError>> {
         Box::pin(async move {
             if !self.alone.load(Ordering::SeqCst) {
+                self.reconnect(&self.reconnects_at_barrier);
                 return Ok(());
             }
             tokio::time::sleep(within).await;
-            Err(ShardError::Rejected { shard: "a".into(), code: "NOREPLICAS".into(), text: "0 of 1".into() })
+            Err(Self::rejected("NOREPLICAS"))
         })
     }
 }
@@ -183,6 +227,50 @@ async fn batches_wait_while_the_shard_is_down_and_are_delivered_in_full() {
     applied.sort();
     assert_eq!(applied, ["p:1", "p:2", "p:3"]);
     assert_eq!(running.queue.pending(), 0);
+    running.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shard_that_answers_counts_as_healthy_again_where_all_that_failed_was_given_up() {
+    let checks = Limits::default().redelivery.check * 3;
+    for (says, healthy) in
+        [(Says::Run("a"), true), (Says::Nothing, true), (Says::Refusal, true), (Says::Silence, false)]
+    {
+        let running = run(1000, true);
+        let waits = running.push(drops(&["p:1"]));
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        running.shard.say(says);
+        tokio::time::sleep(checks).await;
+        assert!(!running.queue.healthy(), "what failed still waits, {says:?}");
+        drop(waits);
+        tokio::time::sleep(checks).await;
+        assert_eq!((running.queue.healthy(), running.queue.pending()), (healthy, 0), "{says:?}");
+        running.end().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shard_that_owes_a_flush_is_not_healthy_for_answering() {
+    let running = run(1000, true);
+    // A flush that was ordered is carried out, whoever waits for it.
+    drop(running.flush());
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    for _ in 0..10_000 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        assert!(!running.queue.healthy());
+    }
+    running.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shard_that_does_not_answer_is_not_down_for_what_nobody_waits_for() {
+    let running = run(1000, false);
+    running.push(drops(&["p:1"])).await.unwrap();
+    running.shard.say(Says::Silence);
+    tokio::time::sleep(Limits::default().redelivery.check * 3).await;
+    drop(running.push(drops(&["p:2"])));
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!((running.queue.healthy(), running.queue.pending()), (true, 0));
     running.end().await;
 }
 

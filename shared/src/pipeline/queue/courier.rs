@@ -273,6 +273,8 @@ impl<'a> Courier<'a> {
         let blind = blind.is_some();
         self.sight =
             Sight { seen: std::mem::take(&mut self.sight.seen), looked: Some(asked), connects, doubtful: false, blind };
+        // An error that no retry mends is an answer as well: this client may not ask, which keeps no command from being taken.
+        self.queue.answered();
         if self.queue.healthy() {
             self.backoff.reset();
         }
