@@ -2,7 +2,8 @@
 //!
 //! One shard that is down, or that is being flushed, holds up nothing but its own queue. Past its capacity the queue is
 //! given up for a flush of all key spaces, which stands for every command that was dropped: a checkpoint waits for the
-//! one or the other.
+//! one or the other. While a shard that is up is flushed for that reason, what is more than a busy shard may have to take
+//! waits outside.
 //!
 //! # Fail-over
 //! What a server acknowledged, another one in its place may have lost. So the ring shard is asked which servers it is,
@@ -33,6 +34,9 @@ use crate::valkey::{Applied, ShardError};
 use courier::Courier;
 pub(super) use state::Item;
 use state::{Flush, Stage, State};
+
+/// The reason of a flush that stands for commands that were too many.
+const OVERFLOW: &str = "overflow";
 
 /// The queue of one ring shard.
 pub(super) struct Queue {
@@ -100,7 +104,7 @@ impl Queue {
         self.moved.notify_waiters();
     }
 
-    /// Waits while a shard that takes batches has more than `mark` commands to take.
+    /// Waits while a shard that takes batches, or is flushed because too many waited, has more than `mark` commands to take.
     pub(super) async fn room(&self, mark: usize) {
         loop {
             let moved = self.moved.notified();
@@ -140,9 +144,17 @@ impl Queue {
         self.healthy.load(Ordering::Acquire)
     }
 
-    /// Whether no batch is taken for now, however long that lasts: the shard is down, or a flush goes before them.
+    /// Whether no batch is taken for now, however long that lasts, and what comes meanwhile is bounded by a flush: the shard is
+    /// down, or a flush goes before them.
+    ///
+    /// A shard that is up and is flushed for what was too much is waited for instead, as a busy one is: what came meanwhile
+    /// would be too much again, so that one flush would follow another without end and no batch ever go out.
     pub(super) fn held_up(&self) -> bool {
-        !self.healthy() || self.lock().is_flushed()
+        self.may_overflow(&self.lock())
+    }
+
+    fn may_overflow(&self, state: &State) -> bool {
+        !self.healthy() || (state.is_flushed() && state.flushing != Some(OVERFLOW))
     }
 
     /// Whether something is to be made good that a fail-over may have lost. No record stands for it that a successor would read
@@ -185,7 +197,7 @@ impl Queue {
 
     /// Gives up what waits for a shard that takes no batches, where it is too much, for a flush.
     fn bound(&self, state: &mut State) {
-        if state.commands <= self.limits.capacity || (self.healthy() && !state.is_flushed()) {
+        if state.commands <= self.limits.capacity || !self.may_overflow(state) {
             return;
         }
         let waiting = std::mem::take(&mut state.waiting);
@@ -195,7 +207,7 @@ impl Queue {
             batches = waiting.len(),
             "too many commands wait for a ring shard that is down or being flushed, it will be flushed instead"
         );
-        self.flush_all(state, "overflow");
+        self.flush_all(state, OVERFLOW);
         let redelivered = waiting.iter().filter(|item| item.part.is_none()).count();
         state.redelivered -= redelivered;
         state.recovering |= redelivered > 0;

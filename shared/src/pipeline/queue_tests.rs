@@ -322,6 +322,32 @@ async fn a_flush_of_a_shard_that_is_up_holds_up_nobody_and_its_queue_is_bounded(
 }
 
 #[tokio::test(start_paused = true)]
+async fn flushes_that_take_longer_than_the_queue_holds_do_not_follow_one_another_without_end() {
+    let running = run(10, false);
+    *running.shard.flush_takes.lock().unwrap() = Duration::from_secs(300);
+    let begun = Instant::now();
+    let mut tickets = vec![running.flush()];
+    let mut midway = None;
+    while begun.elapsed() < Duration::from_secs(3_000) {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let key = format!("p:{}", begun.elapsed().as_secs());
+        if begun.elapsed() > Duration::from_secs(1_500) {
+            midway.get_or_insert_with(|| key.clone());
+        }
+        tickets.push(running.push(drops(&[&key])));
+        running.queue.room(3).await;
+        assert!(running.queue.lock().commands <= 10);
+    }
+    for ticket in tickets {
+        ticket.await.unwrap();
+    }
+    let flushed = running.shard.flushed.lock().unwrap().len();
+    assert!(flushed <= 3, "{flushed} flushes");
+    assert!(running.shard.applied().contains(&midway.unwrap()));
+    running.end().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_settles_is_bounded_too_while_the_shard_is_down() {
     let running = run(10, true);
     let mut tickets = Vec::new();
