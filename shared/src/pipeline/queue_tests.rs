@@ -348,6 +348,26 @@ async fn flushes_that_take_longer_than_the_queue_holds_do_not_follow_one_another
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_waits_for_room_goes_on_where_a_fail_over_asks_for_a_flush() {
+    let fails_over: [fn(&Queue); 2] = [
+        |queue| queue.recover(Loss::Unknown, Instant::now()),
+        |queue| {
+            queue.lock().failed_over = Some(Instant::now());
+            queue.took_over(Instant::now());
+        },
+    ];
+    for fails_over in fails_over {
+        let running = run(1000, false);
+        let _waiting = [running.push(drops(&["p:1"])), running.push(drops(&["p:2"]))];
+        let mut room = Box::pin(running.queue.room(1));
+        assert!((&mut room).now_or_never().is_none());
+        fails_over(&running.queue);
+        assert!(room.now_or_never().is_some(), "nobody waits for the length of a flush");
+        running.end().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_settles_is_bounded_too_while_the_shard_is_down() {
     let running = run(10, true);
     let mut tickets = Vec::new();

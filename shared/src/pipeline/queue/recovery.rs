@@ -22,6 +22,8 @@ impl Queue {
         }
         drop(state);
         self.filled.notify_one();
+        // Nobody waits for room for the length of a flush.
+        self.moved.notify_waiters();
     }
 
     /// Queues what may be lost once more, ahead of everything else.
@@ -59,5 +61,6 @@ impl Queue {
         }
         drop(state);
         self.filled.notify_one();
+        self.moved.notify_waiters();
     }
 }
