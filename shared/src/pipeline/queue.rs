@@ -164,11 +164,11 @@ impl Queue {
         state.recovering || state.redelivered > 0
     }
 
-    /// Waits until nothing is pending.
+    /// Waits until nothing is pending, and nothing owed that a fail-over may have lost, be it due only later.
     pub(super) async fn drained(&self) {
         loop {
             let moved = self.moved.notified();
-            if self.pending() == 0 {
+            if self.pending() == 0 && !self.owes_recovery() {
                 return;
             }
             moved.await;

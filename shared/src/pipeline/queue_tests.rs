@@ -592,6 +592,24 @@ async fn a_recovery_is_owed_until_it_is_made_good_whatever_form_it_takes() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_queue_is_not_drained_before_a_recovery_is_made_good() {
+    let running = run(1000, false);
+    let (now, queue) = (Instant::now(), &running.queue);
+    let settles = Arc::new(KeySpace {
+        mode: Mode::Settle { after: Duration::from_secs(2) },
+        ..KeySpace::new("p", Template::parse("p:{pk}").unwrap())
+    });
+    running.push([Command::drop_entry(CacheKey::new("p:1").unwrap(), settles)].into()).await.unwrap();
+    queue.recover(Loss::Since(now), Instant::now());
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!((queue.pending(), queue.owes_recovery()), (0, true), "the repeat is not due yet");
+    tokio::time::timeout(Duration::from_secs(5), queue.drained()).await.expect("it is due in time");
+    assert!(!queue.owes_recovery());
+    assert_eq!(running.shard.applied(), ["p:1", "p:1", "p:1"]);
+    running.end().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_takeover_shortly_after_a_fail_over_flushes() {
     let running = run(1000, false);
     running.push(drops(&["p:1"])).await.unwrap();
