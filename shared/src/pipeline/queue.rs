@@ -195,9 +195,17 @@ impl Queue {
         self.moved.notify_waiters();
     }
 
-    /// Gives up what waits for a shard that takes no batches, where it is too much, for a flush.
+    /// Gives up what waits for a shard that takes no batches, where it is too much, for a flush. What nobody waits for does not
+    /// count.
     fn bound(&self, state: &mut State) {
-        if state.commands <= self.limits.capacity || !self.may_overflow(state) {
+        let too_much = |state: &State| state.commands > self.limits.capacity && self.may_overflow(state);
+        if !too_much(state) {
+            return;
+        }
+        if state.drop_all_given_up() {
+            self.moved.notify_waiters();
+        }
+        if !too_much(state) {
             return;
         }
         let waiting = std::mem::take(&mut state.waiting);

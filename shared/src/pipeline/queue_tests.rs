@@ -348,6 +348,28 @@ async fn flushes_that_take_longer_than_the_queue_holds_do_not_follow_one_another
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_nobody_waits_for_is_no_reason_for_a_flush() {
+    let running = run(10, false);
+    *running.shard.flush_takes.lock().unwrap() = Duration::from_secs(300);
+    let flush = running.flush();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    // Ahead of what is given up, so that it is found by no look at the head alone.
+    let first = running.push(drops(&["p:first"]));
+    for n in 0..20 {
+        drop(running.push(drops(&[&format!("p:{n}")])));
+    }
+    let last = running.push(drops(&["p:last"]));
+    for ticket in [flush, first, last] {
+        ticket.await.unwrap();
+    }
+    assert_eq!(*running.shard.flushed.lock().unwrap(), ["p:"]);
+    let mut applied = running.shard.applied();
+    applied.sort();
+    assert_eq!(applied, ["p:first", "p:last"]);
+    running.end().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn who_waits_for_room_goes_on_where_a_fail_over_asks_for_a_flush() {
     let fails_over: [fn(&Queue); 2] = [
         |queue| queue.recover(Loss::Unknown, Instant::now()),

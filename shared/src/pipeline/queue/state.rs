@@ -162,6 +162,18 @@ impl State {
         dropped
     }
 
+    /// Drops all batches that nobody waits for; tells whether there were any.
+    pub(super) fn drop_all_given_up(&mut self) -> bool {
+        let before = self.commands;
+        let commands = &mut self.commands;
+        self.waiting.retain(|item| {
+            let given_up = item.given_up();
+            *commands -= if given_up { item.commands.len() } else { 0 };
+            !given_up
+        });
+        self.commands < before
+    }
+
     /// Queues commands ahead of everything else, and once more later where they settle.
     pub(super) fn redeliver(&mut self, commands: &[Command], now: Instant) {
         let item = |commands: Vec<Command>| Item { commands: commands.into(), part: None, deadline_ms: 0, number: 0 };
