@@ -352,9 +352,11 @@ impl Queue {
         self.waits(&mut self.lock())
     }
 
-    /// Whether anybody waits for the shard, be it for a flush.
+    /// Whether anybody waits for the shard, be it for a flush or for what is due by now.
     fn waits(&self, state: &mut State) -> bool {
+        state.wake(Instant::now());
         self.drop_given_up(state);
+        self.note_pending(state);
         !state.waiting.is_empty() || state.flush.is_some()
     }
 

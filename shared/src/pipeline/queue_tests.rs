@@ -522,6 +522,22 @@ async fn what_settles_is_delivered_at_its_time() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_shard_that_is_gone_before_a_repeat_is_due_is_found_to_be_down() {
+    let running = run(1000, false);
+    let (mut settles, mut parts) = Ticket::new([0]);
+    let due = Limits::default().redelivery.check + Duration::from_secs(1);
+    running.queue.push_at(Item::new(drops(&["p:1"]), parts.remove(0), 0), Instant::now() + due);
+    running.push(drops(&["p:1"])).await.unwrap();
+    running.shard.say(Says::Silence);
+    tokio::time::sleep(due + Duration::from_secs(5)).await;
+    assert_eq!((running.queue.healthy(), running.queue.pending()), (false, 1));
+    running.shard.say(Says::Nothing);
+    tokio::time::timeout(Duration::from_secs(5), &mut settles).await.expect("it answers again").unwrap();
+    assert!(running.queue.healthy());
+    running.end().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_queue_that_retires_lets_go_of_what_waits_and_of_what_comes() {
     let running = run(3, true);
     let mut tickets: Vec<_> = (0..10).map(|n| running.push(drops(&[&format!("p:{n}")]))).collect();
