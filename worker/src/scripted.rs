@@ -252,6 +252,7 @@ struct Taken {
     held: Option<BTreeMap<usize, oneshot::Sender<()>>>,
     held_flushes: Option<Vec<oneshot::Sender<()>>>,
     down: bool,
+    flushed_now: bool,
 }
 
 impl Recorder {
@@ -293,6 +294,11 @@ impl Recorder {
 
     pub(crate) fn shard_down(&self, down: bool) {
         self.taken().down = down;
+    }
+
+    /// A ring shard that is up is being flushed from now on, or not any more.
+    pub(crate) fn shard_flushed(&self, flushed: bool) {
+        self.taken().flushed_now = flushed;
     }
 
     /// Stream shard and sequence numbers of every page, in the order of their submission.
@@ -356,7 +362,8 @@ impl Deliver for Recorder {
     }
 
     fn held_up(&self) -> bool {
-        self.taken().down
+        let taken = self.taken();
+        taken.down || taken.flushed_now
     }
 
     async fn close(&self, _: Instant) -> usize {

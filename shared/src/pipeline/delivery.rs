@@ -276,6 +276,13 @@ impl Pipeline {
         stuck && self.inner.parking.has_room()
     }
 
+    /// Whether pages stay undelivered for as long as something else lasts: a ring shard is down or being flushed, or the store for
+    /// parked records is down.
+    #[must_use]
+    pub fn stands_still(&self) -> bool {
+        self.parking_fails() || self.inner.queues().iter().any(|queue| queue.stands_still())
+    }
+
     /// The ring shards that may still lack what a fail-over has lost. It ends with the process unless it is made good before, and
     /// nobody else knows of it: they have to be flushed then.
     #[must_use]

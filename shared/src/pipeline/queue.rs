@@ -153,6 +153,11 @@ impl Queue {
         self.may_overflow(&self.lock())
     }
 
+    /// Whether no batch is taken for now, for whichever reason.
+    pub(super) fn stands_still(&self) -> bool {
+        !self.healthy() || self.lock().is_flushed()
+    }
+
     fn may_overflow(&self, state: &State) -> bool {
         !self.healthy() || (state.is_flushed() && state.flushing != Some(OVERFLOW))
     }
