@@ -161,11 +161,17 @@ impl Consumer {
     ///
     /// Given up in the middle it leaves pages under way, which are settled later.
     async fn read(&mut self, reader: &mut Reader) -> Option<Exit> {
+        let mut waits = false;
         loop {
             let room = self.under_way.len() < self.shared.settings.pages_in_flight.max(1)
                 // A ring shard that is down holds its own pages up, as a store for parked records does, and must not
                 // hold up the others': the pipeline bounds what waits for them.
                 || self.shared.deliver.held_up();
+            // What stands still would do so after a restart, too.
+            let still = !room && self.shared.deliver.stands_still();
+            if std::mem::replace(&mut waits, still) != still {
+                self.health.waits(still);
+            }
             if !room {
                 tokio::select! {
                     biased;
@@ -201,9 +207,9 @@ impl Consumer {
                 }
                 Step::Gap(error, after) => {
                     self.health.gap(&error);
-                    self.health.flushing(true);
+                    self.health.waits(true);
                     let flushed = flush_after_gap(&self.shared, &self.shard, &error).await;
-                    self.health.flushing(false);
+                    self.health.waits(false);
                     if flushed.is_err() {
                         return Some(Exit::Abandoned);
                     }

@@ -241,6 +241,27 @@ async fn a_gap_whose_flush_takes_long_is_nothing_that_a_restart_mends() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_has_to_wait_for_a_flush_is_nothing_that_a_restart_mends() {
+    for page in [0, 3] {
+        let bench = Bench::new();
+        bench.source.shard("s", None, &(1..=20).collect::<Vec<_>>());
+        bench.recorder.hold();
+        let _reading = bench.read("s").await;
+        // Pages are held up as they are handed over, or once there are as many under way as may be.
+        bench.recorder.full(page == 0);
+        bench.recorder.shard_waited_for(true);
+        tokio::time::sleep(Duration::from_secs(300)).await;
+        assert_eq!(bench.recorder.pages().len(), page);
+        assert!(bench.health.live().ok, "{:?}", bench.health.live());
+        bench.recorder.shard_waited_for(false);
+        tokio::time::sleep(Duration::from_secs(9)).await;
+        assert!(bench.health.live().ok, "{:?}", bench.health.live());
+        tokio::time::sleep(Duration::from_secs(11)).await;
+        assert!(!bench.health.live().ok, "nothing is left to be waited for");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_gap_after_which_nothing_is_kept_is_told_once() {
     let mut bench = Bench::new();
     bench.source.shard("s", None, &[1, 2]);
