@@ -144,6 +144,7 @@ impl Pipeline {
         });
         metrics::gauge!(names::DELIVERY_RING_EPOCH).set(epoch as f64);
         started.into_iter().for_each(|(queue, shard)| inner.attend(&queue, shard));
+        inner.share_gauges();
         if prunes {
             inner.prune_after(kept_ms);
         }

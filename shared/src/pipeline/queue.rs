@@ -11,15 +11,16 @@
 //! as that is known from what was acknowledged lately; else the key spaces are flushed. `courier` does so.
 
 mod courier;
+mod gauges;
 mod recent;
 mod recovery;
 mod state;
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
-use metrics::{counter, gauge};
+use metrics::counter;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -32,6 +33,7 @@ use crate::metrics as names;
 use crate::ring::ShardName;
 use crate::valkey::{Applied, ShardError};
 use courier::Courier;
+use gauges::Gauges;
 pub(super) use state::Item;
 use state::{Flush, Stage, State};
 
@@ -44,7 +46,10 @@ pub(super) struct Queue {
     /// The prefixes of all key spaces: what a flush that stands for dropped commands removes.
     prefixes: Arc<BTreeSet<String>>,
     limits: Limits,
+    /// What it delivers to; its task holds it.
+    shard: OnceLock<Weak<dyn RingShard>>,
     healthy: AtomicBool,
+    gauges: Gauges,
     state: Mutex<State>,
     /// There is something to deliver.
     filled: Notify,
@@ -56,9 +61,11 @@ impl Queue {
     pub(super) fn new(name: ShardName, prefixes: Arc<BTreeSet<String>>, limits: Limits) -> Self {
         let state = State::new(&limits, Instant::now());
         Self {
+            gauges: Gauges::new(name.clone()),
             name,
             prefixes,
             limits,
+            shard: OnceLock::new(),
             healthy: AtomicBool::new(true),
             state: Mutex::new(state),
             filled: Notify::new(),
@@ -180,6 +187,20 @@ impl Queue {
         }
     }
 
+    /// Tells what it is to deliver to, which is told once.
+    pub(super) fn stands_for(&self, shard: &Arc<dyn RingShard>) {
+        self.shard.get_or_init(|| Arc::downgrade(shard));
+    }
+
+    /// Takes the gauges of its ring shard's name, or leaves them to another queue of the name, which leads to another address; a
+    /// new queue has to be given them.
+    pub(super) fn show(&self, shown: bool) {
+        self.gauges.show(shown);
+        if let Some(shard) = self.shard.get().and_then(Weak::upgrade) {
+            shard.show(shown);
+        }
+    }
+
     /// Delivers what is queued until the queue is retired and nothing is under way any more.
     pub(super) async fn deliver(&self, shard: Arc<dyn RingShard>) {
         Courier::new(self, &*shard).run().await;
@@ -188,6 +209,11 @@ impl Queue {
     /// Ends the queue of a ring shard from which nothing is served any more: what waits for it counts as delivered.
     pub(super) fn retire(&self) {
         self.lock().stage = Stage::Retired;
+        // At once: by the time its task has ended, the name may stand for another one.
+        self.gauges.leave();
+        if let Some(shard) = self.shard.get().and_then(Weak::upgrade) {
+            shard.leave();
+        }
         self.filled.notify_one();
     }
 
@@ -231,7 +257,7 @@ impl Queue {
     }
 
     fn flush_all(&self, state: &mut State, reason: &'static str) {
-        gauge!(names::DELIVERY_DIRTY, names::RING_SHARD => self.name.to_string()).set(1.0);
+        self.gauges.dirty(true);
         state.add_flush(Flush { prefixes: (*self.prefixes).clone(), parts: Vec::new(), reason });
     }
 
@@ -248,9 +274,6 @@ impl Queue {
         }
         items.into_iter().for_each(Item::done);
         flush.into_iter().flat_map(|flush| flush.parts).for_each(Part::done);
-        for gauge in [names::DELIVERY_PENDING, names::DELIVERY_DIRTY] {
-            gauge!(gauge, names::RING_SHARD => self.name.to_string()).set(0.0);
-        }
         self.moved.notify_waiters();
     }
 
@@ -301,7 +324,7 @@ impl Queue {
             state.last_flush = Some(LastFlush { at_ms: unix_ms(), reason: flush.reason, names: removed });
             if state.flush.is_none() {
                 state.recovering = false;
-                gauge!(names::DELIVERY_DIRTY, names::RING_SHARD => name()).set(0.0);
+                self.gauges.dirty(false);
             }
         }
         flush.parts.into_iter().for_each(Part::done);
@@ -417,7 +440,7 @@ impl Queue {
     }
 
     fn note_pending(&self, state: &State) {
-        gauge!(names::DELIVERY_PENDING, names::RING_SHARD => self.name.to_string()).set(state.commands as f64);
+        self.gauges.pending(state.commands);
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

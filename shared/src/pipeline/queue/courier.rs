@@ -6,12 +6,10 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
-use metrics::gauge;
 use tokio::time::Instant;
 
 use super::Queue;
 use super::state::{Flush, Item};
-use crate::metrics as names;
 use crate::pipeline::backoff::ShardBackoff;
 use crate::pipeline::shard::RingShard;
 use crate::ring::ShardName;
@@ -265,12 +263,8 @@ impl<'a> Courier<'a> {
         {
             tracing::warn!(ring_shard = %self.queue.name, reason, "fail-overs of a ring shard cannot be seen");
         }
-        gauge!(names::DELIVERY_BLIND, names::RING_SHARD => self.queue.name.to_string()).set(if blind.is_some() {
-            1.0
-        } else {
-            0.0
-        });
         let blind = blind.is_some();
+        self.queue.gauges.blind(blind);
         self.sight =
             Sight { seen: std::mem::take(&mut self.sight.seen), looked: Some(asked), connects, doubtful: false, blind };
         // An error that no retry mends is an answer as well: this client may not ask, which keeps no command from being taken.
