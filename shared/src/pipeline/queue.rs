@@ -102,7 +102,7 @@ impl Queue {
     pub(super) fn push_flush(&self, prefixes: BTreeSet<String>, part: Part, reason: &'static str) {
         let mut state = self.lock();
         match state.stage {
-            Stage::Open => state.add_flush(Flush { prefixes, parts: vec![part], reason }),
+            Stage::Open => state.add_flush(Flush { prefixes, parts: vec![part], reason, removed: None }),
             Stage::Retired => part.done(),
             Stage::Broken => {}
         }
@@ -258,7 +258,7 @@ impl Queue {
 
     fn flush_all(&self, state: &mut State, reason: &'static str) {
         self.gauges.dirty(true);
-        state.add_flush(Flush { prefixes: (*self.prefixes).clone(), parts: Vec::new(), reason });
+        state.add_flush(Flush { prefixes: (*self.prefixes).clone(), parts: Vec::new(), reason, removed: None });
     }
 
     fn is_retired(&self) -> bool {
@@ -329,6 +329,17 @@ impl Queue {
         }
         flush.parts.into_iter().for_each(Part::done);
         self.moved.notify_waiters();
+    }
+
+    /// Puts a flush back that was carried out over a connection that was made meanwhile: it counts behind a look that finds
+    /// nothing lost.
+    fn flushed_by_somebody(&self, flush: Flush, removed: u64) {
+        let mut state = self.lock();
+        state.under_way -= 1;
+        state.flushing = None;
+        let newer = state.flush.take();
+        state.flush = Some(Flush { removed: Some(removed), ..flush });
+        newer.into_iter().for_each(|newer| state.add_flush(newer));
     }
 
     fn not_flushed(&self, flush: Flush, error: &ShardError) {

@@ -681,3 +681,34 @@ async fn a_batch_waits_for_replicas_and_counts_as_undelivered_until_they_have_it
     }
     running.end().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_barrier_over_a_connection_that_was_made_meanwhile_proves_nothing() {
+    let replicas = Some(Replicas { count: 1, within: Duration::from_millis(10) });
+    let running = run_with(Limits { replicas, ..Limits::default() }, false);
+    running.shard.reconnects_at_barrier.store(1, Ordering::SeqCst);
+    running.push(drops(&["p:1"])).await.unwrap();
+    assert_eq!(running.shard.applied(), ["p:1", "p:1"], "by the second barrier, after a look");
+    running.push(drops(&["p:2"])).await.unwrap();
+    assert_eq!(running.shard.applied(), ["p:1", "p:1", "p:2"]);
+    running.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_flush_over_a_connection_that_was_made_meanwhile_counts_behind_a_look_that_finds_no_loss() {
+    for (then, flushes) in [(Says::Run("a"), 1), (Says::Nothing, 1), (Says::Run("b"), 2)] {
+        let running = run(1000, false);
+        running.shard.say(Says::Run("a"));
+        running.push(drops(&["p:1"])).await.unwrap();
+        running.shard.say(Says::Silence);
+        running.shard.reconnects_at_flush.store(1, Ordering::SeqCst);
+        let mut flush = running.flush();
+        assert!(tokio::time::timeout(Duration::from_secs(60), &mut flush).await.is_err(), "nobody knows who answered");
+        assert_eq!((running.queue.pending(), running.queue.status().flushing), (1, Some("gap")));
+        running.shard.say(then);
+        tokio::time::timeout(Duration::from_secs(60), flush).await.expect("a look is answered").unwrap();
+        assert_eq!(running.shard.flushed.lock().unwrap().len(), flushes, "{then:?}");
+        assert_eq!((running.queue.healthy(), running.queue.pending()), (true, 0));
+        running.end().await;
+    }
+}

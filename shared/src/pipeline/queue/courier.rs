@@ -148,7 +148,11 @@ impl<'a> Courier<'a> {
             && let Some(replicas) = self.queue.replicas()
         {
             self.behind_barrier = std::mem::take(&mut self.carried);
-            self.barrier = Some(self.shard.replicated(replicas.count, replicas.within));
+            let (shard, name, connects) = (self.shard, &self.queue.name, self.sight.connects);
+            self.barrier = Some(Box::pin(async move {
+                shard.replicated(replicas.count, replicas.within).await?;
+                if shard.connects() == connects { Ok(()) } else { Err(anew(name)) }
+            }));
         }
     }
 
@@ -204,11 +208,20 @@ impl<'a> Courier<'a> {
     }
 
     async fn flush(&mut self, flush: Flush) {
+        if let Some(removed) = flush.removed {
+            // It was looked since, and nothing was found to be lost.
+            self.queue.flushed(flush, removed);
+            return;
+        }
         tracing::warn!(
             ring_shard = %self.queue.name, reason = flush.reason, prefixes = ?flush.prefixes,
             "flushing key spaces of a ring shard"
         );
         match flush_all(self.queue, self.shard, &flush).await {
+            // Not repeated for that alone: where connections break again and again it would have no end.
+            Ok(removed) if self.shard.connects() != self.sight.connects => {
+                self.queue.flushed_by_somebody(flush, removed);
+            }
             Ok(removed) => {
                 self.backoff.reset();
                 self.queue.flushed(flush, removed);

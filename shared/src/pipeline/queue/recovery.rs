@@ -35,6 +35,9 @@ impl Queue {
         };
         let mut state = self.lock();
         state.failed_over = Some(now);
+        if let Some(flush) = &mut state.flush {
+            flush.removed = None;
+        }
         let lost = since.and_then(|since| state.recent.take(since, now));
         let outcome = if lost.is_some() { "redelivered" } else { "flushed" };
         let name = || self.name.to_string();

@@ -64,6 +64,8 @@ pub(super) struct Flush {
     pub(super) prefixes: BTreeSet<String>,
     pub(super) parts: Vec<Part>,
     pub(super) reason: &'static str,
+    /// The names that it has removed, where it was carried out and nobody knows yet by which server.
+    pub(super) removed: Option<u64>,
 }
 
 impl Item {
@@ -201,6 +203,8 @@ impl State {
             Some(flush) => {
                 flush.prefixes.extend(more.prefixes);
                 flush.parts.extend(more.parts);
+                // What was carried out before does not stand for what came after it.
+                flush.removed = None;
             }
             None => self.flush = Some(more),
         }
