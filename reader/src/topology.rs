@@ -28,7 +28,6 @@ mod change;
 mod connector;
 mod source;
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use ringtide_core::key::CacheKey;
@@ -107,10 +106,7 @@ impl Topology {
 
     /// Gives the gauges of each name to the handle that is in use, or was the last to be.
     pub(crate) fn share_gauges(&self) {
-        let former = self.roster.former().iter().map(|former| &former.member);
-        let mut shown = BTreeSet::new();
-        let (users, others): (Vec<_>, Vec<_>) =
-            self.shards().iter().chain(former).partition(|shard| shown.insert(&shard.place.name));
+        let (users, others) = self.roster.parted();
         others.iter().for_each(|shard| shard.show(false));
         users.iter().for_each(|shard| shard.show(true));
     }

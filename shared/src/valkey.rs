@@ -210,6 +210,18 @@ impl Shard {
         }
     }
 
+    /// Leaves the gauge `ringtide_ring_shard_up` of its name without a value (`NaN`), where it is this handle's to set: the name
+    /// stands for nothing any more.
+    pub fn leave(&self) {
+        match &*self.reach {
+            Reach::One(links) => links.dialer().leave(),
+            #[cfg(feature = "cluster")]
+            Reach::Cluster(cluster) => cluster.leave(),
+            #[cfg(feature = "memory")]
+            Reach::Memory(_) => {}
+        }
+    }
+
     /// Waits for a live connection, to every master of a cluster, for at most `within`, and less where the server
     /// refuses this client for good.
     ///

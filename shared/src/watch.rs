@@ -286,6 +286,14 @@ mod tests {
         }
     }
 
+    #[tokio::test]
+    async fn a_host_that_no_certificate_can_hold_is_no_passing_reason() {
+        let spec = ShardSpec { name: "a".into(), address: "rediss://cache..internal:6379".into(), weight: 1 };
+        let error = crate::valkey::Shard::connect(&spec, &crate::config::Valkey::default()).unwrap_err();
+        assert!(error.to_string().contains("cache..internal"), "{error}");
+        assert!(!RingChangeError::Shard(error).may_pass());
+    }
+
     #[test]
     fn a_file_is_offered_once_for_each_text_and_a_bad_one_fails_once() {
         let mut seen = Seen::default();

@@ -13,6 +13,7 @@ mod pipeline_failover;
 mod pipeline_isolation;
 mod pipeline_order;
 mod pipeline_ring_file;
+mod pipeline_ring_moves;
 mod support;
 #[cfg(feature = "cluster")]
 mod valkey_cluster;

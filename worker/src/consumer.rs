@@ -38,6 +38,10 @@ const CHILD_PATIENCE_WHEN_GONE: Duration = lineage::PATIENCE;
 /// How often a consumer that waits for its pages looks whether something that is down holds them up.
 const HOLD_UP_CHECK: Duration = Duration::from_millis(50);
 
+/// How many times as many pages may be under way while something that is down or being flushed holds them up: what is kept of
+/// each is small, and to read no more would hold up the other ring shards.
+const HELD_UP_PAGES: usize = 1_000;
+
 /// What all consumers of a stream share.
 pub(crate) struct Shared {
     pub(crate) stream: Arc<Stream>,
@@ -161,11 +165,18 @@ impl Consumer {
     ///
     /// Given up in the middle it leaves pages under way, which are settled later.
     async fn read(&mut self, reader: &mut Reader) -> Option<Exit> {
+        let mut waits = false;
         loop {
-            let room = self.under_way.len() < self.shared.settings.pages_in_flight.max(1)
+            let most = self.shared.settings.pages_in_flight.max(1);
+            let room = self.under_way.len() < most
                 // A ring shard that is down holds its own pages up, as a store for parked records does, and must not
                 // hold up the others': the pipeline bounds what waits for them.
-                || self.shared.deliver.held_up();
+                || (self.under_way.len() < most.saturating_mul(HELD_UP_PAGES) && self.shared.deliver.held_up());
+            // What stands still would do so after a restart, too.
+            let still = !room && self.shared.deliver.stands_still();
+            if std::mem::replace(&mut waits, still) != still {
+                self.health.waits(still);
+            }
             if !room {
                 tokio::select! {
                     biased;
@@ -201,9 +212,9 @@ impl Consumer {
                 }
                 Step::Gap(error, after) => {
                     self.health.gap(&error);
-                    self.health.flushing(true);
+                    self.health.waits(true);
                     let flushed = flush_after_gap(&self.shared, &self.shard, &error).await;
-                    self.health.flushing(false);
+                    self.health.waits(false);
                     if flushed.is_err() {
                         return Some(Exit::Abandoned);
                     }

@@ -178,6 +178,21 @@ async fn pages_under_way_are_limited_unless_a_ring_shard_is_down() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn pages_under_way_have_a_bound_also_while_a_ring_shard_is_down() {
+    let bench = Bench::new();
+    bench.source.shard("s", None, &(1..=8_000).collect::<Vec<_>>());
+    bench.recorder.hold();
+    bench.recorder.shard_down(true);
+    let _reading = bench.read("s").await;
+    tokio::time::sleep(Duration::from_secs(300)).await;
+    assert_eq!(bench.recorder.pages().len(), 3_000, "a thousand times as many as otherwise");
+    assert!(bench.health.live().ok, "a restart would have to wait for it, too: {:?}", bench.health.live());
+    bench.recorder.deliver(1_000);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(bench.recorder.pages().len(), 3_001);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_lost_lease_ends_the_reading_without_a_checkpoint() {
     let bench = Bench::new();
     bench.source.shard("s", None, &[1, 2]);
@@ -238,6 +253,27 @@ async fn a_gap_whose_flush_takes_long_is_nothing_that_a_restart_mends() {
     }
     tokio::time::sleep(Duration::from_secs(20)).await;
     assert!(!bench.health.live().ok, "it is to be read again");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_has_to_wait_for_a_flush_is_nothing_that_a_restart_mends() {
+    for page in [0, 3] {
+        let bench = Bench::new();
+        bench.source.shard("s", None, &(1..=20).collect::<Vec<_>>());
+        bench.recorder.hold();
+        let _reading = bench.read("s").await;
+        // Pages are held up as they are handed over, or once there are as many under way as may be.
+        bench.recorder.full(page == 0);
+        bench.recorder.shard_waited_for(true);
+        tokio::time::sleep(Duration::from_secs(300)).await;
+        assert_eq!(bench.recorder.pages().len(), page);
+        assert!(bench.health.live().ok, "{:?}", bench.health.live());
+        bench.recorder.shard_waited_for(false);
+        tokio::time::sleep(Duration::from_secs(9)).await;
+        assert!(bench.health.live().ok, "{:?}", bench.health.live());
+        tokio::time::sleep(Duration::from_secs(11)).await;
+        assert!(!bench.health.live().ok, "nothing is left to be waited for");
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -41,6 +41,11 @@ pub trait Deliver: Send + Sync + 'static {
     /// Whether pages stay undelivered for a reason that must not hold up the others, and there is memory for more.
     fn held_up(&self) -> bool;
 
+    /// Whether pages stay undelivered for as long as something else lasts, be there memory for more or not.
+    fn stands_still(&self) -> bool {
+        self.held_up()
+    }
+
     /// The ring that keys are placed by now; `None` where that is not known.
     fn ring(&self) -> Option<Arc<Ring>> {
         None
@@ -93,6 +98,10 @@ impl Deliver for Pipeline {
 
     fn held_up(&self) -> bool {
         Pipeline::held_up(self)
+    }
+
+    fn stands_still(&self) -> bool {
+        Pipeline::stands_still(self)
     }
 
     fn ring(&self) -> Option<Arc<Ring>> {

@@ -254,10 +254,9 @@ impl ShardHealth {
         self.line.failed(error);
     }
 
-    /// It is not read on until a flush is acknowledged, or is from now on.
-    pub fn flushing(&self, flushing: bool) {
-        let mut reading = self.line.reading();
-        (reading.flushing, reading.resumed) = (flushing, Instant::now());
+    /// It is not read on until something is over that a restart would have to wait for, too, or is from now on.
+    pub fn waits(&self, waits: bool) {
+        self.line.waits(waits);
     }
 
     /// The last page was read: there is nothing left to read, and maybe something to deliver.

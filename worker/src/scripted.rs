@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use ringtide_core::pipeline::Abandoned;
@@ -252,6 +253,9 @@ struct Taken {
     held: Option<BTreeMap<usize, oneshot::Sender<()>>>,
     held_flushes: Option<Vec<oneshot::Sender<()>>>,
     down: bool,
+    flushed_now: bool,
+    waited_for: bool,
+    full: bool,
 }
 
 impl Recorder {
@@ -295,6 +299,21 @@ impl Recorder {
         self.taken().down = down;
     }
 
+    /// A ring shard that is up is being flushed from now on, or not any more.
+    pub(crate) fn shard_flushed(&self, flushed: bool) {
+        self.taken().flushed_now = flushed;
+    }
+
+    /// A ring shard that is up is being flushed from now on, which is waited for, or not any more.
+    pub(crate) fn shard_waited_for(&self, waited_for: bool) {
+        self.taken().waited_for = waited_for;
+    }
+
+    /// From now on pages are taken only once there is room, or at once again.
+    pub(crate) fn full(&self, full: bool) {
+        self.taken().full = full;
+    }
+
     /// Stream shard and sequence numbers of every page, in the order of their submission.
     pub(crate) fn pages(&self) -> Vec<(String, Vec<u64>)> {
         self.taken().pages.clone()
@@ -318,6 +337,9 @@ impl Recorder {
 #[async_trait]
 impl Deliver for Recorder {
     async fn submit(&self, page: Vec<Result<ChangeRecord, UnreadableRecord>>, deadline_ms: u64) -> Delivery {
+        while self.taken().full {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
         let mut taken = self.taken();
         taken.deadlines.push(deadline_ms);
         let shard = page.iter().flatten().map(|record| record.stream_shard.to_string()).next().unwrap_or_default();
@@ -356,7 +378,12 @@ impl Deliver for Recorder {
     }
 
     fn held_up(&self) -> bool {
-        self.taken().down
+        let taken = self.taken();
+        taken.down || taken.flushed_now
+    }
+
+    fn stands_still(&self) -> bool {
+        self.held_up() || self.taken().waited_for
     }
 
     async fn close(&self, _: Instant) -> usize {

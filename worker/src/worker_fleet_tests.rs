@@ -114,6 +114,25 @@ async fn a_worker_whose_ring_shard_is_down_reads_on_until_its_lease_is_taken() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_worker_whose_ring_shard_is_being_flushed_reads_on_until_that_is_done() {
+    let bench = Bench::new();
+    bench.source.shard("a", None, &[]);
+    let _first = bench.start("first").await.unwrap();
+    seconds(3).await;
+    bench.recorder.shard_flushed(true);
+    let lease = bench.leases.list().await.unwrap().remove(0);
+    assert!(bench.leases.ask(&lease, &OwnerId::named("second")).await.unwrap());
+    seconds(8).await;
+    bench.source.append("a", &[1]);
+    seconds(1).await;
+    assert_eq!(bench.recorder.records(), [1]);
+    assert_eq!(bench.leases.list().await.unwrap().remove(0).holder(), Some(&OwnerId::named("first")));
+    bench.recorder.shard_flushed(false);
+    seconds(1).await;
+    assert_eq!(bench.leases.list().await.unwrap().remove(0).owner, Some(OwnerId::named("second")), "handed over");
+}
+
+#[tokio::test(start_paused = true)]
 async fn who_comes_back_under_its_name_hands_over_what_was_asked_for_meanwhile() {
     let bench = Bench::new();
     for shard in ["a", "b"] {

@@ -144,6 +144,7 @@ impl Pipeline {
         });
         metrics::gauge!(names::DELIVERY_RING_EPOCH).set(epoch as f64);
         started.into_iter().for_each(|(queue, shard)| inner.attend(&queue, shard));
+        inner.share_gauges();
         if prunes {
             inner.prune_after(kept_ms);
         }
@@ -274,6 +275,13 @@ impl Pipeline {
     pub fn held_up(&self) -> bool {
         let stuck = self.parking_fails() || self.inner.queues().iter().any(|queue| queue.held_up());
         stuck && self.inner.parking.has_room()
+    }
+
+    /// Whether pages stay undelivered for as long as something else lasts: a ring shard is down or being flushed, or the store for
+    /// parked records is down.
+    #[must_use]
+    pub fn stands_still(&self) -> bool {
+        self.parking_fails() || self.inner.queues().iter().any(|queue| queue.stands_still())
     }
 
     /// The ring shards that may still lack what a fail-over has lost. It ends with the process unless it is made good before, and

@@ -2,7 +2,8 @@
 //!
 //! One shard that is down, or that is being flushed, holds up nothing but its own queue. Past its capacity the queue is
 //! given up for a flush of all key spaces, which stands for every command that was dropped: a checkpoint waits for the
-//! one or the other.
+//! one or the other. While a shard that is up is flushed for that reason, what is more than a busy shard may have to take
+//! waits outside.
 //!
 //! # Fail-over
 //! What a server acknowledged, another one in its place may have lost. So the ring shard is asked which servers it is,
@@ -10,15 +11,16 @@
 //! as that is known from what was acknowledged lately; else the key spaces are flushed. `courier` does so.
 
 mod courier;
+mod gauges;
 mod recent;
 mod recovery;
 mod state;
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
-use metrics::{counter, gauge};
+use metrics::counter;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -31,8 +33,12 @@ use crate::metrics as names;
 use crate::ring::ShardName;
 use crate::valkey::{Applied, ShardError};
 use courier::Courier;
+use gauges::Gauges;
 pub(super) use state::Item;
 use state::{Flush, Stage, State};
+
+/// The reason of a flush that stands for commands that were too many.
+const OVERFLOW: &str = "overflow";
 
 /// The queue of one ring shard.
 pub(super) struct Queue {
@@ -40,7 +46,10 @@ pub(super) struct Queue {
     /// The prefixes of all key spaces: what a flush that stands for dropped commands removes.
     prefixes: Arc<BTreeSet<String>>,
     limits: Limits,
+    /// What it delivers to; its task holds it.
+    shard: OnceLock<Weak<dyn RingShard>>,
     healthy: AtomicBool,
+    gauges: Gauges,
     state: Mutex<State>,
     /// There is something to deliver.
     filled: Notify,
@@ -52,9 +61,11 @@ impl Queue {
     pub(super) fn new(name: ShardName, prefixes: Arc<BTreeSet<String>>, limits: Limits) -> Self {
         let state = State::new(&limits, Instant::now());
         Self {
+            gauges: Gauges::new(name.clone()),
             name,
             prefixes,
             limits,
+            shard: OnceLock::new(),
             healthy: AtomicBool::new(true),
             state: Mutex::new(state),
             filled: Notify::new(),
@@ -91,7 +102,7 @@ impl Queue {
     pub(super) fn push_flush(&self, prefixes: BTreeSet<String>, part: Part, reason: &'static str) {
         let mut state = self.lock();
         match state.stage {
-            Stage::Open => state.add_flush(Flush { prefixes, parts: vec![part], reason }),
+            Stage::Open => state.add_flush(Flush { prefixes, parts: vec![part], reason, removed: None }),
             Stage::Retired => part.done(),
             Stage::Broken => {}
         }
@@ -100,7 +111,7 @@ impl Queue {
         self.moved.notify_waiters();
     }
 
-    /// Waits while a shard that takes batches has more than `mark` commands to take.
+    /// Waits while a shard that takes batches, or is flushed because too many waited, has more than `mark` commands to take.
     pub(super) async fn room(&self, mark: usize) {
         loop {
             let moved = self.moved.notified();
@@ -135,14 +146,27 @@ impl Queue {
         }
     }
 
-    /// Whether the last attempt was acknowledged.
+    /// Whether the last attempt was acknowledged, or nothing is left that was not and the shard answers.
     pub(super) fn healthy(&self) -> bool {
         self.healthy.load(Ordering::Acquire)
     }
 
-    /// Whether no batch is taken for now, however long that lasts: the shard is down, or a flush goes before them.
+    /// Whether no batch is taken for now, however long that lasts, and what comes meanwhile is bounded by a flush: the shard is
+    /// down, or a flush goes before them.
+    ///
+    /// A shard that is up and is flushed for what was too much is waited for instead, as a busy one is: what came meanwhile
+    /// would be too much again, so that one flush would follow another without end and no batch ever go out.
     pub(super) fn held_up(&self) -> bool {
+        self.may_overflow(&self.lock())
+    }
+
+    /// Whether no batch is taken for now, for whichever reason.
+    pub(super) fn stands_still(&self) -> bool {
         !self.healthy() || self.lock().is_flushed()
+    }
+
+    fn may_overflow(&self, state: &State) -> bool {
+        !self.healthy() || (state.is_flushed() && state.flushing != Some(OVERFLOW))
     }
 
     /// Whether something is to be made good that a fail-over may have lost. No record stands for it that a successor would read
@@ -152,14 +176,28 @@ impl Queue {
         state.recovering || state.redelivered > 0
     }
 
-    /// Waits until nothing is pending.
+    /// Waits until nothing is pending, and nothing owed that a fail-over may have lost, be it due only later.
     pub(super) async fn drained(&self) {
         loop {
             let moved = self.moved.notified();
-            if self.pending() == 0 {
+            if self.pending() == 0 && !self.owes_recovery() {
                 return;
             }
             moved.await;
+        }
+    }
+
+    /// Tells what it is to deliver to, which is told once.
+    pub(super) fn stands_for(&self, shard: &Arc<dyn RingShard>) {
+        self.shard.get_or_init(|| Arc::downgrade(shard));
+    }
+
+    /// Takes the gauges of its ring shard's name, or leaves them to another queue of the name, which leads to another address; a
+    /// new queue has to be given them.
+    pub(super) fn show(&self, shown: bool) {
+        self.gauges.show(shown);
+        if let Some(shard) = self.shard.get().and_then(Weak::upgrade) {
+            shard.show(shown);
         }
     }
 
@@ -171,6 +209,11 @@ impl Queue {
     /// Ends the queue of a ring shard from which nothing is served any more: what waits for it counts as delivered.
     pub(super) fn retire(&self) {
         self.lock().stage = Stage::Retired;
+        // At once: by the time its task has ended, the name may stand for another one.
+        self.gauges.leave();
+        if let Some(shard) = self.shard.get().and_then(Weak::upgrade) {
+            shard.leave();
+        }
         self.filled.notify_one();
     }
 
@@ -183,9 +226,17 @@ impl Queue {
         self.moved.notify_waiters();
     }
 
-    /// Gives up what waits for a shard that takes no batches, where it is too much, for a flush.
+    /// Gives up what waits for a shard that takes no batches, where it is too much, for a flush. What nobody waits for does not
+    /// count.
     fn bound(&self, state: &mut State) {
-        if state.commands <= self.limits.capacity || (self.healthy() && !state.is_flushed()) {
+        let too_much = |state: &State| state.commands > self.limits.capacity && self.may_overflow(state);
+        if !too_much(state) {
+            return;
+        }
+        if state.drop_all_given_up() {
+            self.moved.notify_waiters();
+        }
+        if !too_much(state) {
             return;
         }
         let waiting = std::mem::take(&mut state.waiting);
@@ -195,7 +246,7 @@ impl Queue {
             batches = waiting.len(),
             "too many commands wait for a ring shard that is down or being flushed, it will be flushed instead"
         );
-        self.flush_all(state, "overflow");
+        self.flush_all(state, OVERFLOW);
         let redelivered = waiting.iter().filter(|item| item.part.is_none()).count();
         state.redelivered -= redelivered;
         state.recovering |= redelivered > 0;
@@ -206,8 +257,8 @@ impl Queue {
     }
 
     fn flush_all(&self, state: &mut State, reason: &'static str) {
-        gauge!(names::DELIVERY_DIRTY, names::RING_SHARD => self.name.to_string()).set(1.0);
-        state.add_flush(Flush { prefixes: (*self.prefixes).clone(), parts: Vec::new(), reason });
+        self.gauges.dirty(true);
+        state.add_flush(Flush { prefixes: (*self.prefixes).clone(), parts: Vec::new(), reason, removed: None });
     }
 
     fn is_retired(&self) -> bool {
@@ -223,9 +274,6 @@ impl Queue {
         }
         items.into_iter().for_each(Item::done);
         flush.into_iter().flat_map(|flush| flush.parts).for_each(Part::done);
-        for gauge in [names::DELIVERY_PENDING, names::DELIVERY_DIRTY] {
-            gauge!(gauge, names::RING_SHARD => self.name.to_string()).set(0.0);
-        }
         self.moved.notify_waiters();
     }
 
@@ -276,11 +324,22 @@ impl Queue {
             state.last_flush = Some(LastFlush { at_ms: unix_ms(), reason: flush.reason, names: removed });
             if state.flush.is_none() {
                 state.recovering = false;
-                gauge!(names::DELIVERY_DIRTY, names::RING_SHARD => name()).set(0.0);
+                self.gauges.dirty(false);
             }
         }
         flush.parts.into_iter().for_each(Part::done);
         self.moved.notify_waiters();
+    }
+
+    /// Puts a flush back that was carried out over a connection that was made meanwhile: it counts behind a look that finds
+    /// nothing lost.
+    fn flushed_by_somebody(&self, flush: Flush, removed: u64) {
+        let mut state = self.lock();
+        state.under_way -= 1;
+        state.flushing = None;
+        let newer = state.flush.take();
+        state.flush = Some(Flush { removed: Some(removed), ..flush });
+        newer.into_iter().for_each(|newer| state.add_flush(newer));
     }
 
     fn not_flushed(&self, flush: Flush, error: &ShardError) {
@@ -303,6 +362,17 @@ impl Queue {
         self.moved.notify_waiters();
     }
 
+    /// Notes that the servers have answered when they were asked who they are, whatever they said.
+    ///
+    /// Batches that failed may have been given up since, and nothing be sent that would be acknowledged. Whether the shard
+    /// takes commands is not known then, and nothing says that it does not: the next batch tells.
+    fn answered(&self) {
+        let mut state = self.lock();
+        if !self.waits(&mut state) && !self.healthy.swap(true, Ordering::AcqRel) {
+            tracing::info!(ring_shard = %self.name, "a ring shard answers again, and nothing waits for it");
+        }
+    }
+
     fn take_flush(&self) -> Option<Flush> {
         let mut state = self.lock();
         let flush = state.flush.take()?;
@@ -318,8 +388,23 @@ impl Queue {
     }
 
     fn has_waiting(&self) -> bool {
-        let state = self.lock();
+        self.waits(&mut self.lock())
+    }
+
+    /// Whether anybody waits for the shard, be it for a flush or for what is due by now.
+    fn waits(&self, state: &mut State) -> bool {
+        state.wake(Instant::now());
+        self.drop_given_up(state);
+        self.note_pending(state);
         !state.waiting.is_empty() || state.flush.is_some()
+    }
+
+    /// Drops batches at the head that nobody waits for.
+    fn drop_given_up(&self, state: &mut State) {
+        if state.drop_given_up() {
+            self.note_pending(state);
+            self.moved.notify_waiters();
+        }
     }
 
     /// When the next batch is due that waits for its time.
@@ -331,10 +416,7 @@ impl Queue {
     fn take(&self, idle: bool) -> Option<Item> {
         let mut state = self.lock();
         state.wake(Instant::now());
-        if state.drop_given_up() {
-            self.note_pending(&state);
-            self.moved.notify_waiters();
-        }
+        self.drop_given_up(&mut state);
         if state.waiting.front()?.is_refresh() && !idle {
             return None;
         }
@@ -369,7 +451,7 @@ impl Queue {
     }
 
     fn note_pending(&self, state: &State) {
-        gauge!(names::DELIVERY_PENDING, names::RING_SHARD => self.name.to_string()).set(state.commands as f64);
+        self.gauges.pending(state.commands);
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

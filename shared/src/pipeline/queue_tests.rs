@@ -12,7 +12,7 @@ use super::courier::DEPTH;
 use super::*;
 use crate::command::{Action, Command, Image};
 use crate::key::{CacheKey, KeySpace, Mode, Template};
-use crate::valkey::Loss;
+use crate::valkey::{Loss, Servers};
 use crate::version::Version;
 
 /// A ring shard that is up or down, and that notes what it acknowledged.
@@ -32,9 +32,39 @@ struct Scripted {
     /// Connections made so far, and how many more are made while batches are carried out.
     connects: AtomicU64,
     reconnects: AtomicU64,
+    /// As many more while replicas are waited for, and while it is flushed.
+    reconnects_at_barrier: AtomicU64,
+    reconnects_at_flush: AtomicU64,
+    says: Mutex<Says>,
+    looks: AtomicUsize,
+}
+
+/// What a ring shard says when it is asked which servers it is.
+#[derive(Clone, Copy, Debug, Default)]
+enum Says {
+    /// It answers, and does not tell.
+    #[default]
+    Nothing,
+    Run(&'static str),
+    /// It answers that this client may not ask.
+    Refusal,
+    /// It does not answer.
+    Silence,
 }
 
 impl Scripted {
+    fn say(&self, says: Says) {
+        *self.says.lock().unwrap() = says;
+    }
+
+    fn reconnect(&self, planned: &AtomicU64) {
+        self.connects.fetch_add(planned.swap(0, Ordering::SeqCst), Ordering::SeqCst);
+    }
+
+    fn rejected(code: &str) -> ShardError {
+        ShardError::Rejected { shard: "a".into(), code: code.into(), text: "planted".into() }
+    }
+
     fn error(&self) -> ShardError {
         ShardError::TimedOut { shard: "a".into() }
     }
@@ -51,18 +81,14 @@ impl RingShard for Scripted {
             self.most_under_way.fetch_max(under_way, Ordering::SeqCst);
             tokio::time::sleep(Duration::from_millis(1)).await;
             self.under_way.fetch_sub(1, Ordering::SeqCst);
-            self.connects.fetch_add(self.reconnects.swap(0, Ordering::SeqCst), Ordering::SeqCst);
+            self.reconnect(&self.reconnects);
             assert!(!self.panics.load(Ordering::SeqCst), "planted");
             if self.down.load(Ordering::SeqCst) {
                 return Err(self.error());
             }
             let refresh = commands.iter().any(|c| matches!(c.action, Action::Refresh { .. }));
             if refresh && self.refuses_refreshes.load(Ordering::SeqCst) {
-                return Err(ShardError::Rejected {
-                    shard: "a".into(),
-                    code: "OOM".into(),
-                    text: "command not allowed".into(),
-                });
+                return Err(Self::rejected("OOM"));
             }
             self.applied.lock().unwrap().extend(commands.iter().map(|c| c.key.to_string()));
             Ok(Applied::default())
@@ -72,10 +98,12 @@ impl RingShard for Scripted {
     fn flush<'a>(&'a self, prefix: &'a str, _: Duration) -> BoxFuture<'a, Result<u64, ShardError>> {
         Box::pin(async move {
             if self.down.load(Ordering::SeqCst) {
+                tokio::time::sleep(Duration::from_millis(5)).await;
                 return Err(self.error());
             }
             let takes = *self.flush_takes.lock().unwrap();
             tokio::time::sleep(takes).await;
+            self.reconnect(&self.reconnects_at_flush);
             self.flushed.lock().unwrap().push(prefix.to_owned());
             Ok(1)
         })
@@ -85,6 +113,21 @@ impl RingShard for Scripted {
         Box::pin(tokio::time::sleep(within))
     }
 
+    fn servers(&self) -> BoxFuture<'_, Result<Option<Servers>, ShardError>> {
+        Box::pin(async move {
+            self.looks.fetch_add(1, Ordering::SeqCst);
+            match *self.says.lock().unwrap() {
+                Says::Nothing => Ok(None),
+                Says::Run(id) => {
+                    let info = format!("run_id:{id}\nrole:master\nmaster_replid:{id}\nmaster_repl_offset:0\n");
+                    Ok(Some(Servers::read(&[info], false).unwrap()))
+                }
+                Says::Refusal => Err(Self::rejected("NOPERM")),
+                Says::Silence => Err(self.error()),
+            }
+        })
+    }
+
     fn connects(&self) -> u64 {
         self.connects.load(Ordering::SeqCst)
     }
@@ -92,10 +135,11 @@ impl RingShard for Scripted {
     fn replicated(&self, _: u32, within: Duration) -> BoxFuture<'_, Result<(), ShardError>> {
         Box::pin(async move {
             if !self.alone.load(Ordering::SeqCst) {
+                self.reconnect(&self.reconnects_at_barrier);
                 return Ok(());
             }
             tokio::time::sleep(within).await;
-            Err(ShardError::Rejected { shard: "a".into(), code: "NOREPLICAS".into(), text: "0 of 1".into() })
+            Err(Self::rejected("NOREPLICAS"))
         })
     }
 }
@@ -187,6 +231,50 @@ async fn batches_wait_while_the_shard_is_down_and_are_delivered_in_full() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_shard_that_answers_counts_as_healthy_again_where_all_that_failed_was_given_up() {
+    let checks = Limits::default().redelivery.check * 3;
+    for (says, healthy) in
+        [(Says::Run("a"), true), (Says::Nothing, true), (Says::Refusal, true), (Says::Silence, false)]
+    {
+        let running = run(1000, true);
+        let waits = running.push(drops(&["p:1"]));
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        running.shard.say(says);
+        tokio::time::sleep(checks).await;
+        assert!(!running.queue.healthy(), "what failed still waits, {says:?}");
+        drop(waits);
+        tokio::time::sleep(checks).await;
+        assert_eq!((running.queue.healthy(), running.queue.pending()), (healthy, 0), "{says:?}");
+        running.end().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shard_that_owes_a_flush_is_not_healthy_for_answering() {
+    let running = run(1000, true);
+    // A flush that was ordered is carried out, whoever waits for it.
+    drop(running.flush());
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    for _ in 0..10_000 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        assert!(!running.queue.healthy());
+    }
+    running.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shard_that_does_not_answer_is_not_down_for_what_nobody_waits_for() {
+    let running = run(1000, false);
+    running.push(drops(&["p:1"])).await.unwrap();
+    running.shard.say(Says::Silence);
+    tokio::time::sleep(Limits::default().redelivery.check * 3).await;
+    drop(running.push(drops(&["p:2"])));
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!((running.queue.healthy(), running.queue.pending()), (true, 0));
+    running.end().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn overflow_is_flushed_before_anything_else_and_then_delivered() {
     let running = run(3, true);
     let mut tickets = vec![running.push(drops(&["p:0"]))];
@@ -231,6 +319,74 @@ async fn a_flush_of_a_shard_that_is_up_holds_up_nobody_and_its_queue_is_bounded(
     let applied = running.shard.applied();
     assert!(applied.contains(&"p:49".to_owned()) && !applied.contains(&"p:1".to_owned()), "{applied:?}");
     running.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn flushes_that_take_longer_than_the_queue_holds_do_not_follow_one_another_without_end() {
+    let running = run(10, false);
+    *running.shard.flush_takes.lock().unwrap() = Duration::from_secs(300);
+    let begun = Instant::now();
+    let mut tickets = vec![running.flush()];
+    let mut midway = None;
+    while begun.elapsed() < Duration::from_secs(3_000) {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let key = format!("p:{}", begun.elapsed().as_secs());
+        if begun.elapsed() > Duration::from_secs(1_500) {
+            midway.get_or_insert_with(|| key.clone());
+        }
+        tickets.push(running.push(drops(&[&key])));
+        running.queue.room(3).await;
+        assert!(running.queue.lock().commands <= 10);
+    }
+    for ticket in tickets {
+        ticket.await.unwrap();
+    }
+    let flushed = running.shard.flushed.lock().unwrap().len();
+    assert!(flushed <= 3, "{flushed} flushes");
+    assert!(running.shard.applied().contains(&midway.unwrap()));
+    running.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_nobody_waits_for_is_no_reason_for_a_flush() {
+    let running = run(10, false);
+    *running.shard.flush_takes.lock().unwrap() = Duration::from_secs(300);
+    let flush = running.flush();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    // Ahead of what is given up, so that it is found by no look at the head alone.
+    let first = running.push(drops(&["p:first"]));
+    for n in 0..20 {
+        drop(running.push(drops(&[&format!("p:{n}")])));
+    }
+    let last = running.push(drops(&["p:last"]));
+    for ticket in [flush, first, last] {
+        ticket.await.unwrap();
+    }
+    assert_eq!(*running.shard.flushed.lock().unwrap(), ["p:"]);
+    let mut applied = running.shard.applied();
+    applied.sort();
+    assert_eq!(applied, ["p:first", "p:last"]);
+    running.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_for_room_goes_on_where_a_fail_over_asks_for_a_flush() {
+    let fails_over: [fn(&Queue); 2] = [
+        |queue| queue.recover(Loss::Unknown, Instant::now()),
+        |queue| {
+            queue.lock().failed_over = Some(Instant::now());
+            queue.took_over(Instant::now());
+        },
+    ];
+    for fails_over in fails_over {
+        let running = run(1000, false);
+        let _waiting = [running.push(drops(&["p:1"])), running.push(drops(&["p:2"]))];
+        let mut room = Box::pin(running.queue.room(1));
+        assert!((&mut room).now_or_never().is_none());
+        fails_over(&running.queue);
+        assert!(room.now_or_never().is_some(), "nobody waits for the length of a flush");
+        running.end().await;
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -366,6 +522,22 @@ async fn what_settles_is_delivered_at_its_time() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_shard_that_is_gone_before_a_repeat_is_due_is_found_to_be_down() {
+    let running = run(1000, false);
+    let (mut settles, mut parts) = Ticket::new([0]);
+    let due = Limits::default().redelivery.check + Duration::from_secs(1);
+    running.queue.push_at(Item::new(drops(&["p:1"]), parts.remove(0), 0), Instant::now() + due);
+    running.push(drops(&["p:1"])).await.unwrap();
+    running.shard.say(Says::Silence);
+    tokio::time::sleep(due + Duration::from_secs(5)).await;
+    assert_eq!((running.queue.healthy(), running.queue.pending()), (false, 1));
+    running.shard.say(Says::Nothing);
+    tokio::time::timeout(Duration::from_secs(5), &mut settles).await.expect("it answers again").unwrap();
+    assert!(running.queue.healthy());
+    running.end().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_queue_that_retires_lets_go_of_what_waits_and_of_what_comes() {
     let running = run(3, true);
     let mut tickets: Vec<_> = (0..10).map(|n| running.push(drops(&[&format!("p:{n}")]))).collect();
@@ -458,6 +630,24 @@ async fn a_recovery_is_owed_until_it_is_made_good_whatever_form_it_takes() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_queue_is_not_drained_before_a_recovery_is_made_good() {
+    let running = run(1000, false);
+    let (now, queue) = (Instant::now(), &running.queue);
+    let settles = Arc::new(KeySpace {
+        mode: Mode::Settle { after: Duration::from_secs(2) },
+        ..KeySpace::new("p", Template::parse("p:{pk}").unwrap())
+    });
+    running.push([Command::drop_entry(CacheKey::new("p:1").unwrap(), settles)].into()).await.unwrap();
+    queue.recover(Loss::Since(now), Instant::now());
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!((queue.pending(), queue.owes_recovery()), (0, true), "the repeat is not due yet");
+    tokio::time::timeout(Duration::from_secs(5), queue.drained()).await.expect("it is due in time");
+    assert!(!queue.owes_recovery());
+    assert_eq!(running.shard.applied(), ["p:1", "p:1", "p:1"]);
+    running.end().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_takeover_shortly_after_a_fail_over_flushes() {
     let running = run(1000, false);
     running.push(drops(&["p:1"])).await.unwrap();
@@ -490,4 +680,35 @@ async fn a_batch_waits_for_replicas_and_counts_as_undelivered_until_they_have_it
         ticket.await.unwrap();
     }
     running.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_barrier_over_a_connection_that_was_made_meanwhile_proves_nothing() {
+    let replicas = Some(Replicas { count: 1, within: Duration::from_millis(10) });
+    let running = run_with(Limits { replicas, ..Limits::default() }, false);
+    running.shard.reconnects_at_barrier.store(1, Ordering::SeqCst);
+    running.push(drops(&["p:1"])).await.unwrap();
+    assert_eq!(running.shard.applied(), ["p:1", "p:1"], "by the second barrier, after a look");
+    running.push(drops(&["p:2"])).await.unwrap();
+    assert_eq!(running.shard.applied(), ["p:1", "p:1", "p:2"]);
+    running.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_flush_over_a_connection_that_was_made_meanwhile_counts_behind_a_look_that_finds_no_loss() {
+    for (then, flushes) in [(Says::Run("a"), 1), (Says::Nothing, 1), (Says::Run("b"), 2)] {
+        let running = run(1000, false);
+        running.shard.say(Says::Run("a"));
+        running.push(drops(&["p:1"])).await.unwrap();
+        running.shard.say(Says::Silence);
+        running.shard.reconnects_at_flush.store(1, Ordering::SeqCst);
+        let mut flush = running.flush();
+        assert!(tokio::time::timeout(Duration::from_secs(60), &mut flush).await.is_err(), "nobody knows who answered");
+        assert_eq!((running.queue.pending(), running.queue.status().flushing), (1, Some("gap")));
+        running.shard.say(then);
+        tokio::time::timeout(Duration::from_secs(60), flush).await.expect("a look is answered").unwrap();
+        assert_eq!(running.shard.flushed.lock().unwrap().len(), flushes, "{then:?}");
+        assert_eq!((running.queue.healthy(), running.queue.pending()), (true, 0));
+        running.end().await;
+    }
 }

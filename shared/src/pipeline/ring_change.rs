@@ -126,8 +126,17 @@ impl Pipeline {
 impl Inner {
     /// Starts the delivery task of a ring shard.
     pub(super) fn attend(&self, queue: &Arc<Queue>, shard: Arc<dyn RingShard>) {
+        queue.stands_for(&shard);
         let (delivering, broken) = (Arc::clone(queue), Arc::clone(queue));
         self.tasks.spawn(async move { delivering.deliver(shard).await }, move || broken.break_off());
+    }
+
+    /// Gives the gauges of each name to the queue of the address in use, or that was the last to be.
+    pub(super) fn share_gauges(&self) {
+        let roster = self.roster.load();
+        let (users, others) = roster.parted();
+        others.iter().for_each(|queue| queue.show(false));
+        users.iter().for_each(|queue| queue.show(true));
     }
 
     /// Lets go of ring shards when nothing is served from them any more.
@@ -155,6 +164,7 @@ impl Inner {
         if let Some((roster, gone)) = pruned {
             self.roster.store(Arc::new(roster));
             gone.iter().for_each(|former| former.member.retire());
+            self.share_gauges();
         }
         let roster = self.roster.load();
         roster.former().iter().map(|former| former.until_ms.saturating_sub(now_ms)).min()
@@ -205,6 +215,7 @@ async fn try_to_change(inner: &Arc<Inner>, membership: Membership) -> Result<Rin
     }
     let kept_ms = history.kept_ms(now_ms);
     inner.roster.store(Arc::new(before.succeeded_by(history, members.into(), now_ms)));
+    inner.share_gauges();
     inner.prune_after(kept_ms);
     let taking = Arc::downgrade(inner);
     let taken = async move {
@@ -242,7 +253,12 @@ fn members(
         }
         let (queue, shard) = match before.returning(spec) {
             Some(former) => (Arc::clone(former), None),
-            None => (inner.queue(spec.name.clone()), Some(connector.open(spec)?)),
+            None => {
+                let shard = connector.open(spec)?;
+                // Its name stands for another one until the roster is replaced.
+                shard.show(false);
+                (inner.queue(spec.name.clone()), Some(shard))
+            }
         };
         members.push(Arc::clone(&queue));
         joining.push(Joining { name: spec.name.clone(), queue, shard });

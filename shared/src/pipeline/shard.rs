@@ -34,6 +34,12 @@ pub trait RingShard: Send + Sync + 'static {
         0
     }
 
+    /// Takes the gauges of the shard's name, or leaves them to another handle of the name, which leads to another address.
+    fn show(&self, _shown: bool) {}
+
+    /// Leaves the gauges without a value, where they are this handle's: its name stands for nothing any more.
+    fn leave(&self) {}
+
     /// Resolves when `count` replicas have everything that was acknowledged before, or fails after `within`.
     fn replicated(&self, _count: u32, _within: Duration) -> BoxFuture<'_, Result<(), ShardError>> {
         Box::pin(async { Ok(()) })
@@ -65,6 +71,14 @@ impl RingShard for Shard {
 
     fn connects(&self) -> u64 {
         Shard::connects(self)
+    }
+
+    fn show(&self, shown: bool) {
+        Shard::show(self, shown);
+    }
+
+    fn leave(&self) {
+        Shard::leave(self);
     }
 
     fn replicated(&self, count: u32, within: Duration) -> BoxFuture<'_, Result<(), ShardError>> {

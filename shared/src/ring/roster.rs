@@ -1,5 +1,6 @@
 //! What stands behind the names of a ring: its members, and those that have left and may still hold entries.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::{Ring, RingHistory, ShardName, ShardSpec};
@@ -130,6 +131,17 @@ impl<M: Clone> Roster<M> {
         (!gone.is_empty()).then(|| (Self { former: kept, ..self.clone() }, gone))
     }
 
+    /// Parts all that stand for something in those that their names stand for now, or stood for last, and others of these names.
+    #[must_use]
+    pub fn parted(&self) -> (Vec<&M>, Vec<&M>) {
+        let members = self.ring().shards().iter().map(|spec| &spec.name).zip(&self.members);
+        let former = self.former.iter().map(|former| (&former.name, &former.member));
+        let mut known = BTreeSet::new();
+        let (users, others): (Vec<_>, Vec<_>) = members.chain(former).partition(|(name, _)| known.insert(*name));
+        let all = |parted: Vec<(_, _)>| parted.into_iter().map(|(_, member)| member).collect();
+        (all(users), all(others))
+    }
+
     /// Whether a name stands for anything at an address.
     #[must_use]
     pub fn knows(&self, name: &ShardName, address: &str) -> bool {
@@ -177,6 +189,8 @@ mod tests {
         let one = roster(&[("a", "h:1"), ("b", "h:2")]);
         let two = changed(&one, 2, &[("a", "h:9")], 100);
         assert_eq!(former(&two), [("h:1", 1_100), ("h:2", 1_100)]);
+        let (users, others) = two.parted();
+        assert_eq!((users[0].as_str(), users[1].as_str(), others[0].as_str()), ("h:9", "h:2", "h:1"));
         let spec = |name: &str, address: &str| membership(1, &[(name, address)]).shards.remove(0);
         assert_eq!(two.unmoved(&spec("a", "h:9")).unwrap(), "h:9");
         assert_eq!(two.unmoved(&spec("a", "h:1")), None);

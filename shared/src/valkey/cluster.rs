@@ -93,6 +93,10 @@ impl Cluster {
         self.shared().show(shown);
     }
 
+    pub(super) fn leave(&self) {
+        self.shared().leave();
+    }
+
     pub(super) fn members(&self) -> Members {
         Members(self.0.clone())
     }

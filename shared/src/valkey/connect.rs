@@ -27,7 +27,7 @@ const UNACKNOWLEDGED: Duration = Duration::from_secs(8);
 /// Why a ring shard can never be reached as it is configured.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
-    /// The address cannot be read.
+    /// The address cannot be read, or not be reached by TLS.
     #[error("ring shard {shard}: the address {address:?} {why}")]
     Address {
         /// The ring shard.
@@ -84,16 +84,14 @@ pub(super) struct Endpoint {
 impl Endpoint {
     pub(super) fn new(spec: &ShardSpec, options: &config::Valkey) -> Result<Self, ConnectError> {
         let shard = || spec.name.clone();
-        let address = parse(&spec.address).map_err(|why| ConnectError::Address {
-            shard: shard(),
-            address: without_credentials(&spec.address),
-            why,
-        })?;
+        let address_error =
+            |why| ConnectError::Address { shard: shard(), address: without_credentials(&spec.address), why };
+        let address = parse(&spec.address).map_err(address_error)?;
         let tls_error = |why: String| ConnectError::Tls { shard: shard(), why };
         let encrypted = options.tls || address.tls;
         if encrypted {
             ServerName::try_from(address.host.as_str())
-                .map_err(|_| tls_error(format!("{:?} is no host name that a certificate can hold", address.host)))?;
+                .map_err(|_| address_error("has a host that no certificate can hold"))?;
         }
         let redis = RedisConnectionInfo::default()
             .set_protocol(ProtocolVersion::RESP3)

@@ -205,6 +205,11 @@ impl Dialer {
         self.meters.show(shown, || self.status.borrow().is_up());
     }
 
+    /// Leaves that gauge without a value.
+    pub(super) fn leave(&self) {
+        self.meters.leave();
+    }
+
     /// Waits for a live connection, for at most `within`, and less where the server refuses this client for good.
     pub(super) async fn ready(&self, within: Duration) -> bool {
         let mut status = self.status.subscribe();

@@ -60,6 +60,14 @@ impl Meters {
         self.set(shown, up);
     }
 
+    /// Leaves the gauge without a value, where it is this handle's.
+    pub(super) fn leave(&self) {
+        let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
+        if std::mem::take(&mut *shown) {
+            self.up.set(f64::NAN);
+        }
+    }
+
     fn set(&self, shown: bool, up: impl FnOnce() -> bool) {
         if shown {
             self.up.set(if up() { 1.0 } else { 0.0 });

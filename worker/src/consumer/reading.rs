@@ -5,10 +5,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use metrics::counter;
 use ringtide_core::metrics as names;
-use ringtide_core::record::SequenceNumber;
+use ringtide_core::record::{ChangeRecord, SequenceNumber, UnreadableRecord};
 use tokio::time::Instant;
 
-use super::Shared;
+use super::{HOLD_UP_CHECK, Shared};
 use crate::deliver::Delivery;
 use crate::discovery::Sought;
 use crate::health::Line;
@@ -196,13 +196,34 @@ impl Reader {
         } else {
             let table = self.shared.table.to_string();
             counter!(names::STREAM_RECORDS, names::TABLE => table).increment(records.len() as u64);
-            Some(self.shared.deliver.submit(records, self.tenure.ends_ms()).await)
+            Some(self.submit(records).await)
         };
         let last = next.is_none();
         self.iterator = next;
         self.position = reached;
         self.line.read(newest.map_or(Duration::ZERO, age));
         Step::Page { reached, delivery, last }
+    }
+
+    /// Hands records over, and tells where that has to wait for what stands still, which no restart mends.
+    async fn submit(&self, records: Vec<Result<ChangeRecord, UnreadableRecord>>) -> Delivery {
+        let deliver = &self.shared.deliver;
+        let mut submitting = deliver.submit(records, self.tenure.ends_ms());
+        let mut waits = false;
+        loop {
+            let submitted = tokio::select! {
+                biased;
+                delivery = &mut submitting => Some(delivery),
+                () = tokio::time::sleep(HOLD_UP_CHECK) => None,
+            };
+            let still = submitted.is_none() && deliver.stands_still();
+            if std::mem::replace(&mut waits, still) != still {
+                self.line.waits(still);
+            }
+            if let Some(delivery) = submitted {
+                return delivery;
+            }
+        }
     }
 
     /// Takes in that a call failed, so that it is tried again; or tells what does not get better by that.

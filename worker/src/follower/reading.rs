@@ -9,7 +9,7 @@ use crate::consumer::Exit;
 use crate::deliver::Deliver;
 use crate::lease::fleet::Holding;
 
-/// How often a worker that was asked for a lease looks whether its ring shards can be delivered to again.
+/// How often a worker that was asked for a lease looks whether it can deliver again.
 const OUTAGE_CHECK: Duration = Duration::from_millis(250);
 
 /// How the reading of a stream shard ended.
@@ -28,11 +28,12 @@ impl Closed {
 
 /// Resolves once a reading is to stop, which is ordered here where another worker has asked for the lease.
 ///
-/// While a ring shard is down the reading goes on: a stop would wait for what cannot be delivered, with nobody reading meanwhile.
+/// While a ring shard is down or being flushed the reading goes on: a stop would wait for what cannot be delivered, with nobody
+/// reading meanwhile. Likewise where records cannot be parked.
 pub(super) async fn to_stop(stop: CancellationToken, asked: impl Future<Output = ()>, deliver: Arc<dyn Deliver>) {
     let give_way = async {
         asked.await;
-        while !deliver.unhealthy().is_empty() {
+        while deliver.stands_still() {
             tokio::time::sleep(OUTAGE_CHECK).await;
         }
     };

@@ -52,9 +52,9 @@ pub(super) struct Reading {
     /// When it was last read successfully, and how old its newest record was then.
     pub(super) last_read: Option<(Instant, Duration)>,
     pub(super) error: Option<String>,
-    /// It is read on once a flush is acknowledged.
-    pub(super) flushing: bool,
-    /// When it was begun to be read, or was read on after a flush.
+    /// It is read on once something is over that a restart would have to wait for, too: a flush, say.
+    pub(super) waits: bool,
+    /// When it was begun to be read, or was read on after that.
     pub(super) resumed: Instant,
     /// There is nothing left to read.
     pub(super) read_out: bool,
@@ -163,6 +163,12 @@ impl Line {
         reading.error = None;
     }
 
+    /// It is not read on until something is over that a restart would have to wait for, too, or is from now on.
+    pub(crate) fn waits(&self, waits: bool) {
+        let mut reading = self.reading();
+        (reading.waits, reading.resumed) = (waits, Instant::now());
+    }
+
     /// A call failed.
     pub(crate) fn failed(&self, error: &StreamError) {
         self.reading().error = Some(error.to_string());
@@ -180,7 +186,7 @@ impl Reading {
             since: now,
             last_read: None,
             error: None,
-            flushing: false,
+            waits: false,
             resumed: now,
             read_out: false,
             ended: false,
@@ -201,10 +207,10 @@ impl Reading {
         self.reached = reached.or(self.reached);
     }
 
-    /// Since when it should have been read and was not; `None` while it waits for its delivery or for a flush, as it would
-    /// have to after a restart, too.
+    /// Since when it should have been read and was not; `None` while it waits for what it would have to wait for after a
+    /// restart, too.
     pub(super) fn unread_since(&self) -> Option<Instant> {
-        let waits = self.flushing || self.read_out || self.ended;
+        let waits = self.waits || self.read_out || self.ended;
         (!waits).then(|| self.last_read.map_or(self.since, |(at, _)| at).max(self.resumed))
     }
 

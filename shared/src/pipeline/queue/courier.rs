@@ -6,12 +6,10 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
-use metrics::gauge;
 use tokio::time::Instant;
 
 use super::Queue;
 use super::state::{Flush, Item};
-use crate::metrics as names;
 use crate::pipeline::backoff::ShardBackoff;
 use crate::pipeline::shard::RingShard;
 use crate::ring::ShardName;
@@ -150,7 +148,11 @@ impl<'a> Courier<'a> {
             && let Some(replicas) = self.queue.replicas()
         {
             self.behind_barrier = std::mem::take(&mut self.carried);
-            self.barrier = Some(self.shard.replicated(replicas.count, replicas.within));
+            let (shard, name, connects) = (self.shard, &self.queue.name, self.sight.connects);
+            self.barrier = Some(Box::pin(async move {
+                shard.replicated(replicas.count, replicas.within).await?;
+                if shard.connects() == connects { Ok(()) } else { Err(anew(name)) }
+            }));
         }
     }
 
@@ -206,11 +208,20 @@ impl<'a> Courier<'a> {
     }
 
     async fn flush(&mut self, flush: Flush) {
+        if let Some(removed) = flush.removed {
+            // It was looked since, and nothing was found to be lost.
+            self.queue.flushed(flush, removed);
+            return;
+        }
         tracing::warn!(
             ring_shard = %self.queue.name, reason = flush.reason, prefixes = ?flush.prefixes,
             "flushing key spaces of a ring shard"
         );
         match flush_all(self.queue, self.shard, &flush).await {
+            // Not repeated for that alone: where connections break again and again it would have no end.
+            Ok(removed) if self.shard.connects() != self.sight.connects => {
+                self.queue.flushed_by_somebody(flush, removed);
+            }
             Ok(removed) => {
                 self.backoff.reset();
                 self.queue.flushed(flush, removed);
@@ -265,14 +276,12 @@ impl<'a> Courier<'a> {
         {
             tracing::warn!(ring_shard = %self.queue.name, reason, "fail-overs of a ring shard cannot be seen");
         }
-        gauge!(names::DELIVERY_BLIND, names::RING_SHARD => self.queue.name.to_string()).set(if blind.is_some() {
-            1.0
-        } else {
-            0.0
-        });
         let blind = blind.is_some();
+        self.queue.gauges.blind(blind);
         self.sight =
             Sight { seen: std::mem::take(&mut self.sight.seen), looked: Some(asked), connects, doubtful: false, blind };
+        // An error that no retry mends is an answer as well: this client may not ask, which keeps no command from being taken.
+        self.queue.answered();
         if self.queue.healthy() {
             self.backoff.reset();
         }

@@ -22,6 +22,8 @@ impl Queue {
         }
         drop(state);
         self.filled.notify_one();
+        // Nobody waits for room for the length of a flush.
+        self.moved.notify_waiters();
     }
 
     /// Queues what may be lost once more, ahead of everything else.
@@ -33,6 +35,9 @@ impl Queue {
         };
         let mut state = self.lock();
         state.failed_over = Some(now);
+        if let Some(flush) = &mut state.flush {
+            flush.removed = None;
+        }
         let lost = since.and_then(|since| state.recent.take(since, now));
         let outcome = if lost.is_some() { "redelivered" } else { "flushed" };
         let name = || self.name.to_string();
@@ -59,5 +64,6 @@ impl Queue {
         }
         drop(state);
         self.filled.notify_one();
+        self.moved.notify_waiters();
     }
 }

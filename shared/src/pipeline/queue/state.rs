@@ -64,6 +64,8 @@ pub(super) struct Flush {
     pub(super) prefixes: BTreeSet<String>,
     pub(super) parts: Vec<Part>,
     pub(super) reason: &'static str,
+    /// The names that it has removed, where it was carried out and nobody knows yet by which server.
+    pub(super) removed: Option<u64>,
 }
 
 impl Item {
@@ -162,6 +164,18 @@ impl State {
         dropped
     }
 
+    /// Drops all batches that nobody waits for; tells whether there were any.
+    pub(super) fn drop_all_given_up(&mut self) -> bool {
+        let before = self.commands;
+        let commands = &mut self.commands;
+        self.waiting.retain(|item| {
+            let given_up = item.given_up();
+            *commands -= if given_up { item.commands.len() } else { 0 };
+            !given_up
+        });
+        self.commands < before
+    }
+
     /// Queues commands ahead of everything else, and once more later where they settle.
     pub(super) fn redeliver(&mut self, commands: &[Command], now: Instant) {
         let item = |commands: Vec<Command>| Item { commands: commands.into(), part: None, deadline_ms: 0, number: 0 };
@@ -189,6 +203,8 @@ impl State {
             Some(flush) => {
                 flush.prefixes.extend(more.prefixes);
                 flush.parts.extend(more.parts);
+                // What was carried out before does not stand for what came after it.
+                flush.removed = None;
             }
             None => self.flush = Some(more),
         }

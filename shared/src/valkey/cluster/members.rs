@@ -327,6 +327,11 @@ impl Shared {
         self.meters.show(shown, || self.state().ready);
     }
 
+    /// Leaves that gauge without a value.
+    pub(super) fn leave(&self) {
+        self.meters.leave();
+    }
+
     fn known(&self) -> MutexGuard<'_, HashMap<Address, Known>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
