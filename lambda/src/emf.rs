@@ -97,7 +97,11 @@ impl Metrics {
                     count => Value::from(count),
                 },
                 Slot::Gauge(level) if level.touched.swap(false, Ordering::AcqRel) => {
-                    Value::from(f64::from_bits(level.bits.load(Ordering::Acquire)))
+                    // A gauge that was left without a value is no number, and no part of a document.
+                    match f64::from_bits(level.bits.load(Ordering::Acquire)) {
+                        value if value.is_finite() => Value::from(value),
+                        _ => continue,
+                    }
                 }
                 Slot::Gauge(_) => continue,
                 Slot::Histogram(values) => match values.take() {
@@ -336,6 +340,8 @@ mod tests {
             let second = documents(&metrics);
             assert_eq!((&second[0]["c"], &second[0]["g"]), (&Value::from(1), &Value::from(1.5)));
             assert_eq!(second[0].get("h"), None);
+            gauge!("g").set(f64::NAN);
+            assert!(documents(&metrics).is_empty());
         });
     }
 
