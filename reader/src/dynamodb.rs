@@ -150,7 +150,7 @@ impl ItemLoader {
     }
 
     /// Names the attribute that holds the item's version, for key spaces in versioned mode. A field for it is of the type
-    /// [`Stamp`](crate::Stamp).
+    /// [`Stamp`](crate::Stamp): what does not fit a `u64` comes as a text of its digits, to any type.
     pub fn version_attribute(mut self, attribute: impl Into<String>) -> Self {
         self.version_attribute = Some(attribute.into());
         self
@@ -328,6 +328,14 @@ mod tests {
             let written: u128 = item["v"].as_n().unwrap().parse().unwrap();
             assert!(written > number || number > 1 << 119, "{written} is not above {number}");
         }
+    }
+
+    #[test]
+    fn a_stamp_comes_as_text_to_who_takes_anything() {
+        let number = 1_u128 << 100;
+        let loaded = loader().version_attribute("v").read(item(AttributeValue::N(number.to_string()))).unwrap();
+        let value: serde_json::Value = loaded.value.unwrap();
+        assert_eq!(value["v"], number.to_string());
     }
 
     #[test]

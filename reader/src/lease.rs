@@ -71,7 +71,7 @@ pub(crate) async fn fly(inner: Arc<Inner>, mut plan: Plan, flight: Flight, down:
         return past_the_shard(&inner, &plan, &flight, &error).await;
     }
     let shard = Arc::clone(&plan.shard);
-    let began = Instant::now();
+    let (began, begun) = (Instant::now(), inner.failures.begun());
     let load_timeout = inner.settings.load_timeout_of(&plan.space.settings);
     let patience = load_timeout.saturating_add(inner.settings.lease_ttl);
     let (mut attempts, mut failed_elsewhere) = (0, false);
@@ -148,7 +148,7 @@ pub(crate) async fn fly(inner: Arc<Inner>, mut plan: Plan, flight: Flight, down:
                 if failed_elsewhere || began.elapsed() * 2 > load_timeout || !load::may_repeat(&plan) =>
             {
                 let error = Error::LoadFailedElsewhere { key: plan.key.clone(), reason };
-                inner.failures.failed(&plan.key, &error, Instant::now());
+                inner.failures.failed(&plan.key, &error, begun, Instant::now());
                 return flight.settle(Outcome::Failed(error));
             }
             Wake::Failed(_) => {

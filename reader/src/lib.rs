@@ -45,7 +45,7 @@
 //! - `breaker`, `budget`: when a ring shard is left alone, and how many loads may be repeated; pure
 //! - `retry`: fills and invalidations that are sent again
 //! - `write`, `stamp`: invalidating after a write, and version numbers for it
-//! - `local`: what this process keeps in its own memory
+//! - `local`, `forgotten`: what this process keeps in its own memory, and since when it has asked for keys to be forgotten
 //! - `counters`, `observe`: metrics of a key space; spans and the application's hook
 //! - `dynamodb` (feature `dynamodb`): a ready-made loader
 
@@ -62,6 +62,7 @@ pub mod dynamodb;
 mod error;
 mod fill;
 mod flight;
+mod forgotten;
 mod freshness;
 mod inbox;
 mod key;

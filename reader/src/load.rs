@@ -38,7 +38,7 @@ pub(crate) async fn run(
     if !plan.repeats && (plan.options.fresh || consistency == Consistency::AsUsual) {
         plan.shard.budget.deposit();
     }
-    let began = Instant::now();
+    let (began, begun) = (Instant::now(), inner.failures.begun());
     let (loader, encoding) = (plan.loader.clone(), Encoding::of(&plan.space.settings));
     let mut task =
         AbortOnDropHandle::new(tokio::spawn(async move { loader.call(consistency, encoding).await }.in_current_span()));
@@ -63,11 +63,11 @@ pub(crate) async fn run(
         Err(_) => LoadOutcome::Failed,
     });
     match &result {
-        Ok(_) => inner.failures.forget(&plan.key),
+        Ok(_) => inner.failures.succeeded(&plan.key),
         Err(Error::Closed { .. }) => {}
         Err(error) => {
             tracing::debug!(key = %plan.key, %error, "load failed");
-            inner.failures.failed(&plan.key, error, Instant::now());
+            inner.failures.failed(&plan.key, error, begun, Instant::now());
         }
     }
     result

@@ -19,7 +19,6 @@
 //!   who serves what: one that is cut off from the others answers, and does not tell what its successor takes.
 //! - After all that a time to live, as for every copy, and never more than what the entry has left.
 
-mod forgotten;
 mod kept;
 mod part;
 mod pending;

@@ -7,6 +7,7 @@ use ringtide_core::backoff::Backoff;
 use ringtide_core::key::CacheKey;
 
 use crate::error::Error;
+use crate::forgotten::Forgotten;
 
 /// How long an error is shared: first, and when it has gone on for a while.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -21,6 +22,7 @@ const KEYS: usize = 4096;
 /// The keys whose last load in this process failed.
 pub(crate) struct Failures {
     by_key: Cache<CacheKey, Failure>,
+    forgotten: Forgotten,
 }
 
 #[derive(Clone)]
@@ -32,7 +34,7 @@ struct Failure {
 
 impl Failures {
     pub(crate) fn new() -> Self {
-        Self { by_key: Cache::new(KEYS) }
+        Self { by_key: Cache::new(KEYS), forgotten: Forgotten::new() }
     }
 
     /// The error that reads of a key share now; afterwards one flight loads again.
@@ -43,8 +45,17 @@ impl Failures {
         self.by_key.get(key).filter(|failure| now < failure.until).map(|failure| failure.error)
     }
 
-    /// Notes that a load failed; the pause doubles while that goes on.
-    pub(crate) fn failed(&self, key: &CacheKey, error: &Error, now: Instant) {
+    /// What is to be known of the beginning of a load, for [`Failures::failed`].
+    pub(crate) fn begun(&self) -> u64 {
+        self.forgotten.times()
+    }
+
+    /// Notes that a load failed; the pause doubles while that goes on. Nothing is noted where what it was about may have changed
+    /// since it had `begun`.
+    pub(crate) fn failed(&self, key: &CacheKey, error: &Error, begun: u64, now: Instant) {
+        if self.forgotten.since(begun, key) {
+            return;
+        }
         let last = self.by_key.get(key).filter(|last| now < last.until + FORGOTTEN_AFTER);
         let backoff = match last {
             // The same failure, told twice.
@@ -59,8 +70,14 @@ impl Failures {
         self.by_key.insert(key.clone(), Failure { error: error.clone(), backoff, until });
     }
 
-    /// Forgets a key's errors: a load of it succeeded, or what they were about has changed.
+    /// Forgets a key's errors, because what they were about has changed.
     pub(crate) fn forget(&self, key: &CacheKey) {
+        self.forgotten.note(key);
+        self.succeeded(key);
+    }
+
+    /// Notes that a load succeeded.
+    pub(crate) fn succeeded(&self, key: &CacheKey) {
         if !self.by_key.is_empty() {
             self.by_key.remove(key);
         }
@@ -78,7 +95,7 @@ mod tests {
     fn pauses(failures: &Failures, key: &CacheKey, now: &mut Instant, times: usize) -> Vec<u128> {
         let error = Error::LoadPanicked { key: key.clone(), message: "no".into() };
         let one = |now: &mut Instant| {
-            failures.failed(key, &error, *now);
+            failures.failed(key, &error, failures.begun(), *now);
             let began = *now;
             while failures.shared(key, *now).is_some() {
                 *now += Duration::from_millis(10);
@@ -100,10 +117,24 @@ mod tests {
     fn a_success_or_a_long_time_begins_anew() {
         let (failures, k, mut now) = (Failures::new(), key("k"), Instant::now());
         assert_eq!(pauses(&failures, &k, &mut now, 2), [100, 200]);
-        failures.forget(&k);
+        failures.succeeded(&k);
         assert_eq!(pauses(&failures, &k, &mut now, 2), [100, 200]);
         now += FORGOTTEN_AFTER;
         assert_eq!(pauses(&failures, &k, &mut now, 1), [100]);
+    }
+
+    #[test]
+    fn the_error_of_a_load_from_before_a_change_is_not_shared() {
+        let (failures, k, now) = (Failures::new(), key("k"), Instant::now());
+        let error = Error::LoadPanicked { key: k.clone(), message: "no".into() };
+        let begun = failures.begun();
+        failures.forget(&k);
+        failures.failed(&k, &error, begun, now);
+        assert!(failures.shared(&k, now).is_none());
+        failures.failed(&k, &error, failures.begun(), now);
+        assert!(failures.shared(&k, now).is_some());
+        failures.forget(&k);
+        assert!(failures.shared(&k, now).is_none());
     }
 
     #[test]
@@ -111,7 +142,7 @@ mod tests {
         let (failures, now) = (Failures::new(), Instant::now());
         for n in 0..3 * KEYS {
             let key = key(&format!("k{n}"));
-            failures.failed(&key, &Error::Closed { key: key.clone() }, now);
+            failures.failed(&key, &Error::Closed { key: key.clone() }, failures.begun(), now);
         }
         assert!(failures.by_key.len() <= KEYS);
     }

@@ -11,11 +11,11 @@ use quick_cache::sync::Cache;
 use ringtide_core::key::CacheKey;
 use ringtide_core::metrics as names;
 
-use super::forgotten::Forgotten;
 use super::kept::{Kept, Moment, SpaceId, nanos};
 use super::pending::{Mark, Pending, Verdict};
 use super::pulse::Pulse;
 use super::seen::Seen;
+use crate::forgotten::Forgotten;
 use crate::space::SpaceState;
 
 /// What a copy takes besides itself, its entry and its name: allocations' heads and the store's own tables.

@@ -227,3 +227,24 @@ async fn after_an_invalidation_no_read_shares_the_error_of_a_load_from_before() 
     assert!(items.invalidate(1).await.unwrap().is_done());
     assert_eq!(read(&items, &origin).await.unwrap(), loaded(1));
 }
+
+#[tokio::test]
+async fn nor_that_of_one_which_fails_after_it() {
+    let server = MemoryServer::new("a");
+    let (_cache, items) = items_on(&server, item()).await;
+    let (held, here) = (Origin::held(), items.clone());
+    let load = held.clone();
+    let fails = move || {
+        let load = load.clone();
+        async move {
+            load.load().await;
+            Err::<Option<String>, _>(std::io::Error::other("the item is locked"))
+        }
+    };
+    let before = tokio::spawn(async move { here.get_or_load(1, fails).await });
+    held.begun().await;
+    assert!(items.invalidate(1).await.unwrap().is_done());
+    held.allow(10);
+    before.await.unwrap().unwrap_err();
+    assert_eq!(read(&items, &Origin::open()).await.unwrap(), loaded(1));
+}

@@ -210,6 +210,7 @@ impl<'a> Courier<'a> {
     async fn flush(&mut self, flush: Flush) {
         if let Some(removed) = flush.removed {
             // It was looked since, and nothing was found to be lost.
+            self.backoff.reset();
             self.queue.flushed(flush, removed);
             return;
         }

@@ -11,7 +11,8 @@ use ringtide_core::key::CacheKey;
 /// Keys that fall to the same of these are taken for one another.
 const STRIPES: usize = 1024;
 
-pub(super) struct Forgotten {
+/// How often keys were forgotten, and when for the last time.
+pub(crate) struct Forgotten {
     times: AtomicU64,
     /// For each stripe, the number of the last time that a key of it was forgotten.
     last: Box<[AtomicU64]>,
@@ -19,26 +20,26 @@ pub(super) struct Forgotten {
 }
 
 impl Forgotten {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let last = (0..STRIPES).map(|_| AtomicU64::new(0)).collect();
         Self { times: AtomicU64::new(0), last, hasher: BuildHasherDefault::default() }
     }
 
     /// How often any key was forgotten.
     #[inline]
-    pub(super) fn times(&self) -> u64 {
+    pub(crate) fn times(&self) -> u64 {
         self.times.load(Ordering::Acquire)
     }
 
-    /// Notes that a key is forgotten; to be called before its copy is dropped.
-    pub(super) fn note(&self, key: &CacheKey) {
+    /// Notes that a key is forgotten; to be called before what is known of it is dropped.
+    pub(crate) fn note(&self, key: &CacheKey) {
         let time = self.times.fetch_add(1, Ordering::AcqRel) + 1;
         self.last(key).fetch_max(time, Ordering::AcqRel);
     }
 
     /// Whether a key may have been forgotten since that was done `times` times.
     #[inline]
-    pub(super) fn since(&self, times: u64, key: &CacheKey) -> bool {
+    pub(crate) fn since(&self, times: u64, key: &CacheKey) -> bool {
         self.times() != times && self.last(key).load(Ordering::Acquire) > times
     }
 
